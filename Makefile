@@ -1,0 +1,41 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Create the environment and install everything, Apache Kafka included
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,train,local,samples,dev]'
+	$(BIN)/python -m mlaas.local.kafka_server install
+	touch $@
+
+demo: $(READY) ## Run the main job on real Kafka and write demo-result.json
+	$(BIN)/mlaas demo
+
+test: $(READY) check ## Run every test that needs no cluster, and the checks
+	$(BIN)/python -m pytest
+
+check: $(READY) ## Lint, types and the directions of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(READY) ## Write docs/reference from the contract and the settings
+	$(BIN)/python -m mlaas.reference docs/reference
+
+bench: $(READY) ## Measure the cold start against torch + transformers
+	$(BIN)/python bench/cold_start.py
+
+clean: ## Remove the environment and everything built
+	rm -rf $(VENV) build
+
+.PHONY: help setup demo test check docs bench clean

@@ -1,0 +1,396 @@
+"""The platform's public contract: the request and result models, and their JSON Schema.
+
+Field names are fixed. Unknown fields are refused, with the nearest known name suggested. Everything beyond the fixed
+names (`top_k`, `name`, `alias`, `revision`, `score_threshold`, `index_after`, ...) is optional.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import InvalidRequest
+
+__all__ = [
+    "Candidate", "ClassifyRequest", "ClassifyResult", "Classification", "Contract", "DatasetSummary", "FillMaskRequest",
+    "FillMaskResult", "FilledText", "IndexRequest", "LabelScore", "ModelRef", "ModelVersion", "Neighbour",
+    "SearchRequest", "SearchResult", "Stats", "Task", "TaskError", "TrainRequest", "parse",
+]
+
+StorageType = Literal["s3", "hugging_face_hub", "local"]
+Objective = Literal["text-classification", "masked-lm", "causal-lm", "next-sentence-prediction",
+                    "token-classification", "question-answering", "no-objective"]
+Path_ = Annotated[str, Field(min_length=1, max_length=1024)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$", description="Lowercase letters, digits, `.`, `_` and `-`.")]
+Text = Annotated[str, Field(max_length=100_000)]
+TopK = Annotated[int, Field(ge=1, le=1000)]
+
+
+class Contract(BaseModel):
+    """Base of every request and result: no unknown fields, no change after construction."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class TokenizerRef(Contract):
+    """Where the tokenizer is; the model's own by default."""
+
+    path: Path_
+    storage_type: StorageType = "local"
+
+
+class ModelRef(Contract):
+    """Which model: a path in a storage, or a name in the catalog."""
+
+    path: Path_ | None = None
+    storage_type: StorageType = "local"
+    objective: Objective | None = None
+    name: Name | None = Field(None, description="A catalog entry, instead of a path.")
+    alias: Name | None = Field(None, description="A catalog alias such as `production`; the latest version by default.")
+    revision: str | None = Field(None, max_length=200, description="A version of the catalog entry or a revision on the hub.")
+
+    @model_validator(mode="after")
+    def _path_or_name(self) -> ModelRef:
+        if (self.path is None) == (self.name is None):
+            raise ValueError("give either `path` (with `storage_type`) or `name`")
+        return self
+
+
+class PredictInput(Contract):
+    """The texts to predict for."""
+
+    input_text: list[Text] = Field(min_length=1, max_length=4096)
+
+
+class SearchInput(Contract):
+    """The texts to search for."""
+
+    input_text: list[Text] = Field(min_length=1, max_length=256)
+
+
+class VectorStoreRef(Contract):
+    """Which vector store: a path in a storage, or a name in the catalog."""
+
+    path: Path_ | None = None
+    format: Literal["vector_store"] = "vector_store"
+    storage_type: Literal["s3", "local"] = "local"
+    name: Name | None = Field(None, description="A catalog entry, instead of a path.")
+    alias: Name | None = Field(None, description="A catalog alias; the latest version by default.")
+
+    @model_validator(mode="after")
+    def _path_or_name(self) -> VectorStoreRef:
+        if (self.path is None) == (self.name is None):
+            raise ValueError("give either `path` (with `storage_type`) or `name`")
+        return self
+
+
+class ClassifyRequest(Contract):
+    """Classify texts."""
+
+    tokenizer: TokenizerRef | None = None
+    model: ModelRef
+    predict_input: PredictInput
+    top_k: TopK = Field(1, description="Labels returned for each text, best first.")
+    score_threshold: float | None = Field(None, ge=0, le=1, description="Leave out labels below this probability.")
+
+
+class FillMaskRequest(Contract):
+    """Fill every mask of every text."""
+
+    tokenizer: TokenizerRef | None = None
+    model: ModelRef
+    predict_input: PredictInput
+    top_k: TopK = Field(5, description="Candidates returned for each mask, best first.")
+
+
+class SearchRequest(Contract):
+    """Find the nearest documents of a vector store."""
+
+    tokenizer: TokenizerRef | None = None
+    model: ModelRef | None = Field(None, description="The embedding model; the one that built the store by default.")
+    dataset: VectorStoreRef
+    search_input: SearchInput
+    top_k: TopK = Field(10, description="Documents returned for each text, nearest first.")
+    score_threshold: float | None = Field(None, ge=0, description="Leave out documents farther away than this L2 distance.")
+
+
+class LoaderKwargs(Contract):
+    """How documents are read from the data set."""
+
+    page_content_column: str = Field("text", min_length=1, max_length=200)
+    id_column: str | None = Field(None, max_length=200, description="Column of the document's id; the row number by default.")
+
+
+class DocumentsRef(Contract):
+    """The documents to index: CSV, TSV, JSONL or Parquet."""
+
+    path: Path_
+    storage_type: StorageType = "local"
+    loader_kwargs: LoaderKwargs = LoaderKwargs()
+
+
+class VectorStoreSave(Contract):
+    """Where the index is published; its catalog name is `name`, or the last part of `path`."""
+
+    path: Path_
+    format: Literal["vector_store"] = "vector_store"
+    storage_type: Literal["s3", "local"] = "local"
+    name: Name | None = None
+
+
+class IndexRequest(Contract):
+    """Embed documents and build a searchable vector store."""
+
+    tokenizer: TokenizerRef | None = None
+    model: ModelRef
+    dataset: DocumentsRef
+    vector_store_save: VectorStoreSave
+
+
+class IndexAfter(Contract):
+    """An index to build when the training has succeeded; `model` is the trained one unless another is named."""
+
+    tokenizer: TokenizerRef | None = None
+    model: ModelRef | None = None
+    dataset: DocumentsRef
+    vector_store_save: VectorStoreSave
+
+
+class Optimizer(Contract):
+    """The optimizer and its schedule: linear warm-up, then linear decay."""
+
+    name: Literal["adamw"] = "adamw"
+    init_lr: float = Field(5e-5, gt=0, le=1)
+    num_warm_steps: int = Field(0, ge=0, le=1_000_000, description="Optimizer steps of linear warm-up.")
+    weight_decay_rate: float = Field(0.01, ge=0, le=1)
+
+
+class ModelTrain(Contract):
+    """How to train."""
+
+    epochs: int = Field(3, ge=1, le=1000)
+    batch_size: int = Field(32, ge=1, le=4096)
+    optimizer: Optimizer = Optimizer()
+    max_length: int | None = Field(None, ge=8, le=8192, description="Tokens per text; the model's own maximum by default.")
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+class TrainDataset(Contract):
+    """The labelled or plain texts to train on: CSV, TSV, JSONL or Parquet with named columns."""
+
+    path: Path_
+    storage_type: StorageType = "local"
+    train_test_split: float = Field(0.1, gt=0, lt=1, description="Fraction of the rows held out for evaluation.")
+    text_column: str = Field("text", min_length=1, max_length=200)
+    label_column: str = Field("label", min_length=1, max_length=200)
+
+
+class ModelSave(Contract):
+    """Where the model is published; its catalog name is `name`, or the last part of `path`."""
+
+    path: Path_
+    storage_type: Literal["s3", "local"] = "local"
+    name: Name | None = None
+
+
+class TrainRequest(Contract):
+    """Train a model, export it to ONNX and publish it in the catalog."""
+
+    tokenizer: TokenizerRef | None = None
+    model: ModelRef
+    model_train: ModelTrain = ModelTrain()
+    dataset: TrainDataset
+    model_save: ModelSave
+    index_after: list[IndexAfter] = Field(default_factory=list, max_length=16)
+
+    @model_validator(mode="after")
+    def _objective(self) -> TrainRequest:
+        if self.model.objective in (None, "no-objective"):
+            raise ValueError("`model.objective` says what to train for, e.g. `text-classification` or `masked-lm`")
+        return self
+
+
+class ModelVersion(Contract):
+    """Which model answered."""
+
+    digest: str = Field(description="sha256 of the model's files.")
+    objective: str
+    name: str | None = None
+    version: str | None = None
+
+
+class LabelScore(Contract):
+    """A label and its probability."""
+
+    label: str
+    score: float
+
+
+class Classification(Contract):
+    """What one text was classified as. `scores` holds the `top_k` labels, best first."""
+
+    label: str | None
+    score: float | None
+    scores: list[LabelScore]
+    truncated: bool = Field(description="The text was longer than the model's maximum and its end was not read.")
+
+
+class ClassifyResult(Contract):
+    """One prediction for each text, in the order of the texts."""
+
+    predictions: list[Classification]
+    model: ModelVersion
+
+
+class Candidate(Contract):
+    """A token that may stand at a mask, and its probability."""
+
+    token: str
+    probability: float
+
+
+class FilledText(Contract):
+    """Candidates for each mask of one text, in the order of the masks, and the text with the best ones filled in."""
+
+    masks: list[list[Candidate]]
+    filled: str
+    truncated: bool
+
+
+class FillMaskResult(Contract):
+    """One prediction for each text, in the order of the texts."""
+
+    predictions: list[FilledText]
+    model: ModelVersion
+
+
+class Neighbour(Contract):
+    """A document near the query. `score` is the squared-free L2 distance: lower is nearer."""
+
+    id: str
+    score: float
+    text: str
+    metadata: dict[str, Any]
+
+
+class SearchResult(Contract):
+    """Nearest documents of each text, in the order of the texts."""
+
+    results: list[list[Neighbour]]
+    truncated: list[bool]
+    index: ModelVersion
+    model: ModelVersion
+
+
+class Stats(Contract):
+    """Times of a task: instants in ISO 8601 UTC, durations in seconds."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    submitted: str
+    started: str | None = None
+    finished: str | None = None
+    heartbeat: str | None = None
+    elapsed: float | None = None
+    attempts: int = 0
+
+
+class History(Contract):
+    """Figures per epoch, and per `steps` optimizer steps."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    loss: list[float] = []
+    accuracy: list[float] = []
+
+
+class DatasetSummary(Contract):
+    """What was trained on or indexed."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    samples_train: int | None = None
+    samples_test: int | None = None
+    tokens: int | None = None
+
+
+class TaskError(Contract):
+    """Why a task failed."""
+
+    detail: str
+    field: str | None = None
+    remedy: str | None = None
+    error_id: str | None = None
+
+
+class Progress(Contract):
+    """How far a running task is."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    phase: str = "waiting"
+    percent: float = 0.0
+    eta: float | None = Field(None, description="Seconds left, estimated.")
+
+
+class Task(Contract):
+    """A training run or an index build: what was asked, how far it is, what came of it."""
+
+    task_id: str
+    task_status: Literal["accepted", "running", "succeeded", "failed", "cancelled"]
+    capability: Literal["train", "index"]
+    request: dict[str, Any]
+    stats: Stats
+    progress: Progress = Progress()
+    history: History = History()
+    evaluation: dict[str, Any] = {}
+    dataset: DatasetSummary = DatasetSummary()
+    result: dict[str, Any] | None = None
+    error: TaskError | None = None
+
+
+C = TypeVar("C", bound=Contract)
+
+
+def parse(contract: type[C], data: object) -> C:
+    """`data` as a `contract`. Raises InvalidRequest naming the first offending field and what to do about it."""
+    if not isinstance(data, dict):
+        raise InvalidRequest("the data must be a JSON object", field="$", remedy=f"Send an object with the fields {', '.join(contract.model_fields)}.")
+    try:
+        return contract.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "$"
+        raise InvalidRequest(_detail(first["type"], field, first["msg"]), field=field, remedy=_remedy(contract, first)) from None
+
+
+def _detail(kind: str, field: str, message: str) -> str:
+    return {"extra_forbidden": f"`{field}` is not a field of this request",
+            "missing": f"`{field}` is required"}.get(kind, f"`{field}`: {message.removeprefix('Value error, ')}")
+
+
+def _remedy(contract: type[Contract], error: Any) -> str:
+    loc: tuple[Any, ...] = error["loc"]
+    if error["type"] == "extra_forbidden":
+        known = list(_model_at(contract, loc[:-1]).model_fields)
+        near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+        return f"Did you mean `{near[0]}`?" if near else f"Known fields here: {', '.join(known)}."
+    return "Correct the field and send the request again; GET / of the function serves the JSON Schema."
+
+
+def _model_at(contract: type[Contract], loc: tuple[Any, ...]) -> type[Contract]:
+    for part in loc:
+        if isinstance(part, str) and part in contract.model_fields:
+            contract = next(_contracts_in(contract.model_fields[part].annotation), contract)
+    return contract
+
+
+def _contracts_in(annotation: Any) -> Iterator[type[Contract]]:
+    if isinstance(annotation, type) and issubclass(annotation, Contract):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _contracts_in(argument)

@@ -1,0 +1,46 @@
+"""The few exceptions that everything else raises.
+
+Each says what was wrong, where, and what to do about it. `mlaas.runtime` turns them into answers in one table;
+no other module knows about HTTP statuses or failure events.
+"""
+
+from __future__ import annotations
+
+__all__ = ["InvalidRequest", "MlaasError", "NotFound", "Overloaded", "TooLarge", "Unavailable"]
+
+
+class MlaasError(Exception):
+    """Something the caller can be told about: a fixed, safe text that names no path outside the request and no secret."""
+
+    def __init__(self, detail: str, *, field: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.remedy = remedy
+
+
+class InvalidRequest(MlaasError):
+    """The request can never be served as it is; sending it again will not help."""
+
+
+class NotFound(InvalidRequest):
+    """The request names a model, an index, a data set or a task that does not exist."""
+
+
+class TooLarge(InvalidRequest):
+    """The request is larger than the platform takes; send a reference to the data instead."""
+
+
+class Unavailable(MlaasError):
+    """Not now: storage, a database or a broker is away, or something is still loading. Try again.
+
+    `retry_after` is in seconds.
+    """
+
+    def __init__(self, detail: str, *, retry_after: int = 5, field: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(detail, field=field, remedy=remedy)
+        self.retry_after = retry_after
+
+
+class Overloaded(Unavailable):
+    """Not now: more work than this process may hold at once."""

@@ -16,14 +16,39 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .errors import InvalidRequest
 
 __all__ = [
-    "Candidate", "ClassifyRequest", "ClassifyResult", "Classification", "Contract", "DatasetSummary", "FillMaskRequest",
-    "FillMaskResult", "FilledText", "IndexRequest", "LabelScore", "ModelRef", "ModelVersion", "Neighbour",
-    "SearchRequest", "SearchResult", "Stats", "Task", "TaskError", "TrainRequest", "parse",
+    "Candidate",
+    "Classification",
+    "ClassifyRequest",
+    "ClassifyResult",
+    "Contract",
+    "DatasetSummary",
+    "FillMaskRequest",
+    "FillMaskResult",
+    "FilledText",
+    "IndexRequest",
+    "LabelScore",
+    "ModelRef",
+    "ModelVersion",
+    "Neighbour",
+    "SearchRequest",
+    "SearchResult",
+    "Stats",
+    "Task",
+    "TaskError",
+    "TrainRequest",
+    "parse",
 ]
 
 StorageType = Literal["s3", "hugging_face_hub", "local"]
-Objective = Literal["text-classification", "masked-lm", "causal-lm", "next-sentence-prediction",
-                    "token-classification", "question-answering", "no-objective"]
+Objective = Literal[
+    "text-classification",
+    "masked-lm",
+    "causal-lm",
+    "next-sentence-prediction",
+    "token-classification",
+    "question-answering",
+    "no-objective",
+]
 Path_ = Annotated[str, Field(min_length=1, max_length=1024)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$", description="Lowercase letters, digits, `.`, `_` and `-`.")]
 Text = Annotated[str, Field(max_length=100_000)]
@@ -269,7 +294,7 @@ class FillMaskResult(Contract):
 
 
 class Neighbour(Contract):
-    """A document near the query. `score` is the squared-free L2 distance: lower is nearer."""
+    """A document near the query. `score` is the L2 distance: lower is nearer."""
 
     id: str
     score: float
@@ -359,7 +384,9 @@ C = TypeVar("C", bound=Contract)
 def parse(contract: type[C], data: object) -> C:
     """`data` as a `contract`. Raises InvalidRequest naming the first offending field and what to do about it."""
     if not isinstance(data, dict):
-        raise InvalidRequest("the data must be a JSON object", field="$", remedy=f"Send an object with the fields {', '.join(contract.model_fields)}.")
+        raise InvalidRequest(
+            "the data must be a JSON object", field="$", remedy=f"Send an object with the fields {', '.join(contract.model_fields)}."
+        )
     try:
         return contract.model_validate(data)
     except ValidationError as error:
@@ -369,8 +396,9 @@ def parse(contract: type[C], data: object) -> C:
 
 
 def _detail(kind: str, field: str, message: str) -> str:
-    return {"extra_forbidden": f"`{field}` is not a field of this request",
-            "missing": f"`{field}` is required"}.get(kind, f"`{field}`: {message.removeprefix('Value error, ')}")
+    return {"extra_forbidden": f"`{field}` is not a field of this request", "missing": f"`{field}` is required"}.get(
+        kind, f"`{field}`: {message.removeprefix('Value error, ')}"
+    )
 
 
 def _remedy(contract: type[Contract], error: Any) -> str:

@@ -6,7 +6,7 @@ no other module knows about HTTP statuses or failure events.
 
 from __future__ import annotations
 
-__all__ = ["InvalidRequest", "MlaasError", "NotFound", "Overloaded", "TooLarge", "Unavailable"]
+__all__ = ["InvalidRequest", "Malformed", "MlaasError", "NotFound", "Overloaded", "TooLarge", "Unavailable"]
 
 
 class MlaasError(Exception):
@@ -21,6 +21,10 @@ class MlaasError(Exception):
 
 class InvalidRequest(MlaasError):
     """The request can never be served as it is; sending it again will not help."""
+
+
+class Malformed(InvalidRequest):
+    """The request cannot even be read: not JSON, or a CloudEvent without a required attribute."""
 
 
 class NotFound(InvalidRequest):

@@ -18,10 +18,25 @@ from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent, from_http
 from cloudevents.kafka import KafkaMessage, from_binary, from_structured, to_binary, to_structured
 
-from .errors import InvalidRequest
+from .errors import Malformed
 
-__all__ = ["CAPABILITIES", "STATES", "build", "derived_id", "event_type", "from_kafka", "from_request", "is_event",
-           "new", "parse_type", "reply", "to_json", "to_kafka", "from_json", "source"]
+__all__ = [
+    "CAPABILITIES",
+    "STATES",
+    "build",
+    "derived_id",
+    "event_type",
+    "from_json",
+    "from_kafka",
+    "from_request",
+    "is_event",
+    "new",
+    "parse_type",
+    "reply",
+    "source",
+    "to_json",
+    "to_kafka",
+]
 
 PREFIX = "it.infn.mlaas"
 CAPABILITIES = ("classify", "fill_mask", "search", "index", "train", "model")
@@ -57,7 +72,13 @@ def derived_id(cause_source: str, cause_id: str, *what: str) -> str:
 
 def build(type: str, source: str, data: Any, *, id: str | None = None, subject: str | None = None, **extensions: str | None) -> CloudEvent:
     """An event with JSON `data`; an extension that is None is left out."""
-    attributes: dict[str, str] = {"type": type, "source": source, "id": id or str(uuid.uuid4()), "time": _now(), "datacontenttype": "application/json"}
+    attributes: dict[str, str] = {
+        "type": type,
+        "source": source,
+        "id": id or str(uuid.uuid4()),
+        "time": _now(),
+        "datacontenttype": "application/json",
+    }
     optional = {"subject": subject, **extensions}
     attributes.update({name: value for name, value in optional.items() if value is not None})
     return CloudEvent(attributes, data)
@@ -71,11 +92,17 @@ def new(capability: str, data: Any, *, source: str = "/mlaas/client", id: str | 
 def reply(cause: CloudEvent, capability: str, state: str, data: Any, *, subject: str | None = None, **extensions: str | None) -> CloudEvent:
     """The event that answers `cause`: same correlation, trace and partition key, and an id derived from `cause`."""
     return build(
-        event_type(capability, state), source(capability), data,
+        event_type(capability, state),
+        source(capability),
+        data,
         id=derived_id(cause["source"], cause["id"], capability, state),
         subject=subject or cause.get("subject") or cause["id"],
-        causationid=cause["id"], correlationid=cause.get("correlationid") or cause["id"],
-        partitionkey=cause.get("partitionkey") or subject, traceparent=cause.get("traceparent"), **extensions)
+        causationid=cause["id"],
+        correlationid=cause.get("correlationid") or cause["id"],
+        partitionkey=cause.get("partitionkey") or subject,
+        traceparent=cause.get("traceparent"),
+        **extensions,
+    )
 
 
 def is_event(headers: Mapping[str, str]) -> bool:
@@ -85,23 +112,26 @@ def is_event(headers: Mapping[str, str]) -> bool:
 
 
 def from_request(headers: Mapping[str, str], body: bytes) -> CloudEvent:
-    """The CloudEvent of an HTTP request, structured or binary. Raises InvalidRequest naming the missing attribute."""
+    """The CloudEvent of an HTTP request, structured or binary. Raises Malformed naming the missing attribute."""
     try:
         event = from_http({name.lower(): value for name, value in headers.items()}, body)
     except (GenericException, ValueError, TypeError, AttributeError, KeyError):
-        raise InvalidRequest("the CloudEvent is malformed or lacks a required attribute", field=_missing(headers, body),
-                             remedy="Send specversion 1.0 with `id`, `source` and `type`, as `ce-` headers or in one JSON object.") from None
+        raise Malformed(
+            "the CloudEvent is malformed or lacks a required attribute",
+            field=_missing(headers, body),
+            remedy="Send specversion 1.0 with `id`, `source` and `type`, as `ce-` headers or in one JSON object.",
+        ) from None
     return _checked(event)
 
 
 def from_kafka(headers: Mapping[str, bytes], key: bytes | None, value: bytes) -> CloudEvent:
-    """The CloudEvent of a Kafka record, structured or binary. Raises InvalidRequest if it is none."""
+    """The CloudEvent of a Kafka record, structured or binary. Raises Malformed if it is none."""
     message = KafkaMessage(dict(headers), key, value)
     structured = headers.get("content-type", b"").startswith(STRUCTURED.encode())
     try:
         event = from_structured(message) if structured else from_binary(message, data_unmarshaller=_json_or_text)
     except (GenericException, ValueError, TypeError, AttributeError, KeyError):
-        raise InvalidRequest("the Kafka record is not a CloudEvent", remedy="Send `ce_` headers or a structured event.") from None
+        raise Malformed("the Kafka record is not a CloudEvent", remedy="Send `ce_` headers or a structured event.") from None
     if isinstance(key := event.get("partitionkey"), bytes):
         event["partitionkey"] = key.decode("utf-8", "replace")
     return _checked(event)
@@ -124,16 +154,16 @@ def to_json(event: CloudEvent) -> dict[str, Any]:
 
 
 def from_json(document: Mapping[str, Any]) -> CloudEvent:
-    """The event that `to_json` gave, or that a JobSink wrote. Raises InvalidRequest if it is none."""
+    """The event that `to_json` gave, or that a JobSink wrote. Raises Malformed if it is none."""
     return from_request({"content-type": STRUCTURED}, json.dumps(document).encode())
 
 
 def _checked(event: CloudEvent) -> CloudEvent:
     for name in _REQUIRED:
         if not isinstance(event.get(name), str) or not event[name]:
-            raise InvalidRequest(f"the CloudEvent's `{name}` must be a non-empty string", field=name, remedy=f"Set `{name}`.")
+            raise Malformed(f"the CloudEvent's `{name}` must be a non-empty string", field=name, remedy=f"Set `{name}`.")
     if event["specversion"] != "1.0":
-        raise InvalidRequest("only CloudEvents 1.0 are understood", field="specversion", remedy="Set `specversion` to 1.0.")
+        raise Malformed("only CloudEvents 1.0 are understood", field="specversion", remedy="Set `specversion` to 1.0.")
     return event
 
 

@@ -37,22 +37,36 @@ def _setting(env: str, default: Any, cast: Callable[[str], Any], help: str, *, s
 class Settings:
     """Everything that can be configured. Field metadata carry the environment name, the cast and a sentence of help."""
 
-    home: Path = _setting("MLAAS_HOME", Path("~/.local/share/mlaas"), Path, "Folder of all local state: artefacts, documents, Kafka's data, logs.")
+    home: Path = _setting(
+        "MLAAS_HOME", Path("~/.local/share/mlaas"), Path, "Folder of all local state: artefacts, documents, Kafka's data, logs."
+    )
     root: Path | None = _setting("MLAAS_ROOT", None, Path, "The one folder under which `local` paths live; `<home>/artefacts` by default.")
     cache: Path | None = _setting("MLAAS_CACHE", None, Path, "Folder of verified downloads; `<home>/cache` by default.")
-    cache_bytes: int = _setting("MLAAS_CACHE_BYTES", 20 * 1024**3, int, "Size in bytes beyond which the least recently used downloads are removed.")
-    documents: str | None = _setting("MLAAS_DOCUMENTS", None, str, "URL of the document store: `sqlite:///path` or `mongodb://...`; `<home>/documents.sqlite` by default.", secret=True)
+    cache_bytes: int = _setting(
+        "MLAAS_CACHE_BYTES", 20 * 1024**3, int, "Size in bytes beyond which the least recently used downloads are removed."
+    )
+    documents: str | None = _setting(
+        "MLAAS_DOCUMENTS",
+        None,
+        str,
+        "URL of the document store: `sqlite:///path` or `mongodb://...`; `<home>/documents.sqlite` by default.",
+        secret=True,
+    )
     kafka: str = _setting("MLAAS_KAFKA", "127.0.0.1:9092", str, "Kafka bootstrap servers, comma separated.")
     url: str = _setting("MLAAS_URL", "http://127.0.0.1:8080", str, "Where the command line finds the platform's HTTP port.")
     sink: str | None = _setting("K_SINK", None, str, "URL of the Broker's ingress; set by Knative's SinkBinding and by `mlaas up`.")
-    event_path: Path | None = _setting("K_EVENT_PATH", None, Path, "The event a job was started with: a file, or a folder that holds a file `event`; set by JobSink.")
+    event_path: Path | None = _setting(
+        "K_EVENT_PATH", None, Path, "The event a job was started with: a file, or a folder that holds a file `event`; set by JobSink."
+    )
     s3_endpoint: str | None = _setting("MLAAS_S3_ENDPOINT", None, str, "Endpoint of the S3 object store; AWS itself by default.")
     port: int = _setting("PORT", 8080, int, "Port a function listens on.")
-    host: str = _setting("MLAAS_HOST", "0.0.0.0", str, "Address a function listens on.")
+    host: str = _setting("MLAAS_HOST", "0.0.0.0", str, "Address a function listens on.")  # noqa: S104 - a pod is reached from outside
     threads: int = _setting("MLAAS_THREADS", 4, int, "Requests a function answers at once.")
     compute_threads: int = _setting("MLAAS_COMPUTE_THREADS", 0, int, "Threads of one ONNX Runtime session; 0 means one per core.")
     loaded_models: int = _setting("MLAAS_LOADED_MODELS", 4, int, "Models one process keeps loaded.")
-    preload_model: str | None = _setting("MLAAS_PRELOAD_MODEL", None, str, 'JSON of a `model` to load before the function is ready, e.g. {"name": "infn-structures"}.')
+    preload_model: str | None = _setting(
+        "MLAAS_PRELOAD_MODEL", None, str, 'JSON of a `model` to load before the function is ready, e.g. {"name": "infn-structures"}.'
+    )
     token_budget: int = _setting("MLAAS_TOKEN_BUDGET", 8192, int, "Tokens, padding included, that one inference batch may hold.")
     max_body_bytes: int = _setting("MLAAS_MAX_BODY_BYTES", 1024**2, int, "Largest request body in bytes.")
     stale_after: int = _setting("MLAAS_STALE_AFTER", 60, int, "Seconds without a heartbeat after which a running task is marked failed.")
@@ -84,8 +98,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         try:
             value = spec.metadata["cast"](text)
         except (ValueError, KeyError) as error:
-            raise BadSetting(f"{spec.metadata['env']} cannot be used: expected {spec.type}", field=spec.metadata["env"],
-                             remedy=spec.metadata["help"]) from error
+            raise BadSetting(
+                f"{spec.metadata['env']} cannot be used: expected {spec.type}", field=spec.metadata["env"], remedy=spec.metadata["help"]
+            ) from error
         values[spec.name] = value
     settings = Settings(**values)
     expanded = {name: path.expanduser().absolute() for name in ("home", "root", "cache") if (path := getattr(settings, name))}
@@ -100,5 +115,7 @@ def current() -> Settings:
 
 def table() -> list[tuple[str, str, str]]:
     """Rows of environment name, default and help, for the documentation."""
-    return [(spec.metadata["env"], "" if spec.default is None else str(spec.default), spec.metadata["help"])
-            for spec in dataclasses.fields(Settings)]
+    return [
+        (spec.metadata["env"], "" if spec.default is None else str(spec.default), spec.metadata["help"])
+        for spec in dataclasses.fields(Settings)
+    ]

@@ -1,0 +1,22 @@
+"""Search a vector store: the nearest documents of each text, L2 distance, lower is better."""
+
+from mlaas import embedder, models, timing
+from mlaas.contracts import SearchRequest, SearchResult
+from mlaas.runtime import Context, Function, Response
+
+
+def answer(request: SearchRequest) -> SearchResult:
+    index = models.load_store(request.dataset)
+    loaded = models.load(request.model or index.model, request.tokenizer)
+    index.store.require_model(loaded.version.digest)
+    vectors, truncated = embedder.embed(loaded.model, request.search_input.input_text)
+    with timing.span("search"):
+        results = index.store.search(vectors, request.top_k, request.score_threshold)
+    return SearchResult(results=results, truncated=truncated, index=index.version, model=loaded.version)
+
+
+function = Function("search", SearchRequest, SearchResult, answer)
+
+
+def main(context: Context) -> Response:
+    return function(context)

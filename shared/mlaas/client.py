@@ -1,0 +1,156 @@
+"""The SDK: ask the platform by HTTP, or publish CloudEvents to Kafka and read the replies from Kafka."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import requests
+from cloudevents.http import CloudEvent
+
+from . import events
+from .errors import InvalidRequest, Malformed, Unavailable
+
+__all__ = ["EVENTS", "REQUESTS", "Answer", "EventClient", "HttpClient", "Refused"]
+
+REQUESTS = "mlaas.requests"
+EVENTS = "mlaas.events"
+DEAD_LETTERS = "mlaas.dead-letters"
+
+
+class Refused(InvalidRequest):
+    """The platform will not serve the request; `problem` is its RFC 9457 answer."""
+
+    def __init__(self, problem: Mapping[str, Any]) -> None:
+        super().__init__(str(problem.get("detail", "the request was refused")), field=problem.get("field"), remedy=problem.get("remedy"))
+        self.problem = dict(problem)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, how long it took (seconds), and where the time went (the Server-Timing text)."""
+
+    data: dict[str, Any]
+    seconds: float
+    timing: str = ""
+
+
+class HttpClient:
+    """The platform's HTTP port at `url`."""
+
+    def __init__(self, url: str, *, timeout: float = 60.0) -> None:
+        self._url = url.rstrip("/")
+        self._timeout = timeout
+        self._session = requests.Session()
+
+    def ask(self, capability: str, request: Mapping[str, Any], *, idempotency_key: str | None = None) -> Answer:
+        """POST `request` to a function. Raises Refused for a 4xx, Unavailable for a 5xx or no answer."""
+        headers = {"Content-Type": "application/json"}
+        if idempotency_key:
+            headers["Idempotency-Key"] = idempotency_key
+        started = time.perf_counter()
+        try:
+            response = self._session.post(f"{self._url}/{capability}", data=json.dumps(request).encode(), headers=headers, timeout=self._timeout)
+            body = response.json()
+        except (requests.RequestException, ValueError) as error:
+            raise Unavailable(f"no platform answers at {self._url}", remedy="Start it with `mlaas up`, or set MLAAS_URL.") from error
+        seconds = time.perf_counter() - started
+        if response.status_code == 429 or response.status_code >= 500:
+            raise Unavailable(body.get("detail", "the platform cannot answer now"), remedy=body.get("remedy"))
+        if not response.ok:
+            raise Refused(body)
+        return Answer(body, seconds, response.headers.get("Server-Timing", ""))
+
+
+class EventClient:
+    """Kafka at `bootstrap`: publish requests, read replies. Use it as a context manager."""
+
+    def __init__(self, bootstrap: str, *, topic: str = EVENTS) -> None:
+        from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+        from kafka.errors import KafkaError
+
+        servers = bootstrap.split(",")
+        try:
+            self._producer = KafkaProducer(bootstrap_servers=servers, acks="all", linger_ms=2)
+            self._consumer = KafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, fetch_max_wait_ms=50)
+            partitions = self._consumer.partitions_for_topic(topic) or set()
+        except KafkaError as error:
+            raise Unavailable(f"no Kafka answers at {bootstrap}", remedy="Start the platform with `mlaas up`, or set MLAAS_KAFKA.") from error
+        if not partitions:
+            raise Unavailable(f"Kafka has no topic {topic}", remedy="Start the platform with `mlaas up`; it makes the topics.")
+        self._partitions = [TopicPartition(topic, number) for number in sorted(partitions)]
+        self._consumer.assign(self._partitions)
+        self.from_now()
+
+    def __enter__(self) -> EventClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def from_now(self) -> None:
+        """Read what is published from now on."""
+        self._consumer.seek_to_end(*self._partitions)
+        for partition in self._partitions:  # seeking is lazy: fix the position before anything is sent
+            self._consumer.position(partition)
+
+    def from_beginning(self) -> None:
+        """Read everything that the topic still holds."""
+        self._consumer.seek_to_beginning(*self._partitions)
+
+    def send(self, requested: Iterable[CloudEvent], *, structured: bool = False) -> int:
+        """Publish events, durably: returns how many when Kafka has acknowledged all of them. Raises Unavailable."""
+        from kafka.errors import KafkaError
+
+        pending = []
+        for event in requested:
+            headers, key, value = events.to_kafka(event, structured=structured)
+            pending.append(self._producer.send(REQUESTS, value=value, key=key, headers=headers))
+        try:
+            for future in pending:
+                future.get(timeout=30)
+        except KafkaError as error:
+            raise Unavailable("Kafka did not take the event", remedy="Send it again; the same id gives the same reply.") from error
+        return len(pending)
+
+    def watch(self, *, seconds: float | None = None) -> Iterator[CloudEvent]:
+        """Events as they arrive; for ever, or until `seconds` have passed."""
+        deadline = time.monotonic() + seconds if seconds is not None else None
+        while deadline is None or time.monotonic() < deadline:
+            for records in self._consumer.poll(timeout_ms=100).values():
+                for record in records:
+                    try:
+                        yield events.from_kafka(dict(record.headers), record.key, record.value)
+                    except Malformed:
+                        continue
+
+    def replies(self, ids: Sequence[str], *, seconds: float, until: Callable[[CloudEvent], bool] = lambda event: True) -> dict[str, CloudEvent]:
+        """The first event caused by each of `ids` that satisfies `until`. Raises Unavailable when `seconds` have passed."""
+        wanted, found = set(ids), {}
+        for event in self.watch(seconds=seconds):
+            cause = event.get("causationid")
+            if cause in wanted and cause not in found and until(event):
+                found[cause] = event
+                if len(found) == len(wanted):
+                    return found
+        raise Unavailable(f"{len(wanted) - len(found)} of {len(wanted)} replies did not come within {seconds:.0f} s",
+                          remedy="See `mlaas watch --dead-letters`; a redelivered request gives the same reply.")
+
+    def ask(self, capability: str, request: Mapping[str, Any], *, seconds: float = 60.0) -> Answer:
+        """Publish a request and wait for its reply. Raises Refused when the reply is a failure, Unavailable when none comes."""
+        event = events.new(capability, dict(request))
+        started = time.perf_counter()
+        self.send([event])
+        reply = self.replies([event["id"]], seconds=seconds)[event["id"]]
+        if reply["type"] == events.event_type(capability, "failed"):
+            raise Refused(reply.data)
+        return Answer(reply.data, time.perf_counter() - started, reply.get("servertiming") or "")
+
+    def close(self) -> None:
+        """Leave Kafka."""
+        self._producer.close(timeout=5)
+        self._consumer.close()

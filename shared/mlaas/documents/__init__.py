@@ -1,0 +1,79 @@
+"""The store of tasks and of the catalog: one narrow interface over collections of JSON documents.
+
+Every document has a key, unique in its collection, and a revision that counts its changes. `replace` is a compare-and-set
+on the revision, which is the only way a document changes: what must happen together (a task's final state and its
+completion event) is one document and so one write, on every backend, without transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import InvalidRequest
+from ..settings import Settings, current
+
+__all__ = ["INDEXED", "Documents", "Stored", "connect", "shared"]
+
+# Fields that `find` matches often; the backends keep an index for each.
+INDEXED: Mapping[str, tuple[str, ...]] = {
+    "tasks": ("task_status", "outbox_pending"),
+    "models": ("name", "digest"),
+    "indexes": ("name", "digest", "model_name"),
+    "aliases": (),
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A document as it is in the store. `created` is a time in nanoseconds, and orders `find`."""
+
+    key: str
+    revision: int
+    created: int
+    body: dict[str, Any]
+
+    @property
+    def cursor(self) -> str:
+        """Where the next page of a `find` that ended with this document starts."""
+        return f"{self.created}:{self.key}"
+
+
+class Documents(Protocol):
+    """What a backend provides. Every method raises Unavailable while the store is away."""
+
+    def insert(self, collection: str, key: str, body: Mapping[str, Any]) -> bool:
+        """Add a document durably; False, and no change, if the key is taken."""
+
+    def get(self, collection: str, key: str) -> Stored | None:
+        """The document with this key."""
+
+    def replace(self, collection: str, stored: Stored, body: Mapping[str, Any]) -> bool:
+        """Replace the document durably; False, and no change, if it is no longer as it was in `stored`."""
+
+    def find(self, collection: str, match: Mapping[str, Any], *, limit: int = 100, before: str | None = None) -> list[Stored]:
+        """Up to `limit` documents whose fields equal `match`, newest first; `before` is the cursor of a previous page's last."""
+
+    def close(self) -> None:
+        """Give up every connection."""
+
+
+def connect(url: str) -> Documents:
+    """The store at `url`: `sqlite:///path`."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite":
+        from .sqlite import SqliteDocuments
+
+        return SqliteDocuments(Path(rest))
+    raise InvalidRequest("the document store's URL has an unknown scheme", field="MLAAS_DOCUMENTS", remedy="Use sqlite:///path.")
+
+
+def shared(settings: Settings | None = None) -> Documents:
+    """This process's store."""
+    return _shared((settings or current()).documents_url)
+
+
+_shared = lru_cache(maxsize=4)(connect)

@@ -1,0 +1,113 @@
+"""The embedded document store: one SQLite file, safe for many threads and processes of one machine."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import Unavailable
+from . import INDEXED, Stored
+
+__all__ = ["SqliteDocuments"]
+
+_BUSY_SECONDS = 15.0
+
+
+class SqliteDocuments:
+    """Documents in the SQLite file at `path`, which is made if it is not there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+
+    def insert(self, collection: str, key: str, body: Mapping[str, Any]) -> bool:
+        with self._connection() as connection:
+            cursor = connection.execute(
+                "INSERT INTO documents (collection, key, revision, created, body) VALUES (?, ?, 1, ?, ?) ON CONFLICT DO NOTHING",
+                (collection, key, time.time_ns(), json.dumps(body)),
+            )
+            return cursor.rowcount == 1
+
+    def get(self, collection: str, key: str) -> Stored | None:
+        with self._connection() as connection:
+            row = connection.execute(
+                "SELECT key, revision, created, body FROM documents WHERE collection = ? AND key = ?", (collection, key)
+            ).fetchone()
+        return _stored(row) if row else None
+
+    def replace(self, collection: str, stored: Stored, body: Mapping[str, Any]) -> bool:
+        with self._connection() as connection:
+            cursor = connection.execute(
+                "UPDATE documents SET body = ?, revision = revision + 1 WHERE collection = ? AND key = ? AND revision = ?",
+                (json.dumps(body), collection, stored.key, stored.revision),
+            )
+            return cursor.rowcount == 1
+
+    def find(self, collection: str, match: Mapping[str, Any], *, limit: int = 100, before: str | None = None) -> list[Stored]:
+        where, values = ["collection = ?"], [collection]
+        for field, value in match.items():
+            where.append(f"json_extract(body, '$.{_plain(field)}') = ?")
+            values.append(value)
+        if before:
+            created, _, key = before.partition(":")
+            where.append("(created, key) < (?, ?)")
+            values += [int(created), key]  # type: ignore[list-item]
+        query = f"SELECT key, revision, created, body FROM documents WHERE {' AND '.join(where)} ORDER BY created DESC, key DESC LIMIT ?"  # noqa: S608 - fields are checked, values are bound
+        with self._connection() as connection:
+            return [_stored(row) for row in connection.execute(query, (*values, limit))]
+
+    def close(self) -> None:
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+        self._local = threading.local()
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = getattr(self._local, "connection", None) or self._open()
+            with connection:
+                yield connection
+        except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
+            raise Unavailable("the document store cannot be used now") from error
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        with connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS documents (collection TEXT, key TEXT, revision INTEGER NOT NULL, created INTEGER NOT NULL,"
+                " body TEXT NOT NULL, PRIMARY KEY (collection, key)) WITHOUT ROWID"
+            )
+            connection.execute("CREATE INDEX IF NOT EXISTS by_created ON documents (collection, created, key)")
+            for collection, fields in INDEXED.items():
+                for field in fields:
+                    connection.execute(
+                        f"CREATE INDEX IF NOT EXISTS {collection}_{field} ON documents"
+                        f" (json_extract(body, '$.{_plain(field)}'), created) WHERE collection = '{collection}'"
+                    )
+        with self._lock:
+            self._connections.append(connection)
+        self._local.connection = connection
+        return connection
+
+
+def _stored(row: tuple[str, int, int, str]) -> Stored:
+    return Stored(row[0], row[1], row[2], json.loads(row[3]))
+
+
+def _plain(field: str) -> str:
+    if not field.replace("_", "").replace(".", "").isalnum():
+        raise ValueError(f"not a field name: {field}")
+    return field

@@ -1,0 +1,199 @@
+"""A job: long work started by an event, with JobSink's contract.
+
+K_EVENT_PATH names the accepted event (a file, or a folder with a file `event`). The task always reaches a final state:
+succeeded, failed with the reason, or cancelled; a job that is told to stop gives its task back to be run again, and one
+that is killed is started again by its controller, MAX_ATTEMPTS times at the most, or found by the relay, whose sweep
+misses its heartbeat.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cloudevents.http import CloudEvent
+
+from . import events, logs, outbox
+from .contracts import TaskError
+from .documents import shared
+from .errors import InvalidRequest, MlaasError, Unavailable
+from .settings import Settings, current
+from .tasks import Cancelled, Run, Superseded, Tasks
+
+__all__ = ["Job", "exit_with", "main", "read_event", "workspace"]
+
+HEARTBEAT_SECONDS = 5.0
+PROGRESS_EVENT_SECONDS = 2.0
+LEFTOVER_SECONDS = 24 * 3600.0
+
+log = logging.getLogger("mlaas")
+
+
+class Stopped(BaseException):
+    """The process was told to stop: past every `except Exception`, so that no library swallows it."""
+
+
+@dataclass
+class Job:
+    """What the work of a job gets: its request, and where to say how far it is."""
+
+    run: Run
+    tasks: Tasks
+    settings: Settings
+    _last_event: float = 0.0
+    _sequence: int = 0
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def report(self, progress: Mapping[str, Any], **fields: Any) -> None:
+        """Record how far the work is, and say so as an event now and then. Raises Cancelled when the task was."""
+        if self._cancelled.is_set():
+            raise Cancelled("the run was cancelled")
+        now = time.monotonic()
+        if now - self._last_event < PROGRESS_EVENT_SECONDS and progress.get("percent", 0) < 100:
+            return
+        self._last_event = now
+        self.tasks.report(self.run, progress=dict(progress), **fields)
+        self._sequence += 1
+        capability = self.run.accepted["type"].split(".")[3]
+        event = events.reply(
+            self.run.accepted, capability, "progressed", {"task_id": self.run.task_id, "progress": dict(progress)}, subject=self.run.task_id
+        )
+        event["id"] = events.derived_id(event["source"], self.run.task_id, "progressed", str(self.run.attempt), str(self._sequence))
+        outbox.try_publish(event, self.settings)  # progress that is lost is not missed
+
+    def beat(self) -> None:
+        """Keep the heartbeat going until the work ends; notice a cancellation even while the work is silent."""
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            try:
+                self.tasks.report(self.run)
+            except (Cancelled, Superseded):
+                self._cancelled.set()
+            except Unavailable:
+                log.warning("job.heartbeat_missed", extra={"fields": {"task_id": self.run.task_id}})
+
+
+def read_event(settings: Settings) -> CloudEvent:
+    """The event that the job was started with. Raises InvalidRequest."""
+    path = settings.event_path
+    if path is None:
+        raise InvalidRequest(
+            "a job is started with an event", field="K_EVENT_PATH", remedy="Set K_EVENT_PATH to the event's file or folder."
+        )
+    file: Path = path / "event" if path.is_dir() else path
+    try:
+        return events.from_json(json.loads(file.read_text()))
+    except (OSError, ValueError):
+        raise InvalidRequest(
+            "the job's event cannot be read", field="K_EVENT_PATH", remedy="Set K_EVENT_PATH to a CloudEvent in JSON."
+        ) from None
+
+
+def main(work: Callable[[Job], dict[str, Any]]) -> int:
+    """Do `work` for the event of this process and bring its task to a final state; the process' exit status."""
+    logs.configure()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    try:
+        settings = current()
+        tasks = Tasks(shared(settings))
+        run = tasks.begin(read_event(settings)["subject"])
+    except MlaasError as error:
+        log.error("job.not_started", extra={"fields": {"reason": error.detail, "remedy": error.remedy}})
+        return 1
+    if run is None:
+        outbox.flush(tasks, settings)
+        return 0
+    job = Job(run, tasks, settings)
+    threading.Thread(target=job.beat, daemon=True).start()
+    status = _bring_to_an_end(job, work)
+    outbox.flush(tasks, settings)
+    return status
+
+
+def _bring_to_an_end(job: Job, work: Callable[[Job], dict[str, Any]]) -> int:
+    started = time.perf_counter()
+    outcome, fields = "failed", {}
+    try:
+        try:
+            outcome, fields = "succeeded", work(job)
+        except Cancelled:
+            outcome = "cancelled"
+        except Unavailable as error:
+            log.warning("job.unavailable", extra={"fields": {"task_id": job.run.task_id, "reason": error.detail}})
+            return 75  # EX_TEMPFAIL: the controller starts the job again
+        except MlaasError as error:
+            outcome, fields = "failed", _error(error.detail, error.field, error.remedy)
+        except MemoryError:
+            outcome, fields = (
+                "failed",
+                _error("the run needed more memory than there is", "model_train.batch_size", "Use a smaller batch or shorter texts."),
+            )
+        except Exception:
+            error_id = str(uuid.uuid4())
+            log.exception("job.defect", extra={"fields": {"task_id": job.run.task_id, "error_id": error_id}})
+            outcome, fields = "failed", _error("the platform failed; the error id finds the cause in its log", error_id=error_id)
+        job._ended.set()
+        job.tasks.finish(job.run, outcome, **fields)
+    except Superseded:
+        log.warning("job.superseded", extra={"fields": {"task_id": job.run.task_id, "attempt": job.run.attempt}})
+        return 0
+    except Unavailable:
+        log.exception("job.not_recorded", extra={"fields": {"task_id": job.run.task_id}})
+        return 75
+    except Stopped:
+        return _interrupted(job)
+    seconds = round(time.perf_counter() - started, 3)
+    log.info("job.ended", extra={"fields": {"task_id": job.run.task_id, "outcome": outcome, "seconds": seconds}})
+    return 0
+
+
+def _interrupted(job: Job) -> int:
+    job._ended.set()
+    try:
+        job.tasks.release(job.run)
+    except MlaasError as error:
+        log.warning("job.not_released", extra={"fields": {"task_id": job.run.task_id, "reason": error.detail}})
+    log.info("job.interrupted", extra={"fields": {"task_id": job.run.task_id}})
+    return 128 + signal.SIGTERM
+
+
+def _error(detail: str, field: str | None = None, remedy: str | None = None, error_id: str | None = None) -> dict[str, Any]:
+    return {"error": TaskError(detail=detail, field=field, remedy=remedy, error_id=error_id).model_dump(exclude_none=True)}
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise Stopped
+
+
+@contextmanager
+def workspace(settings: Settings) -> Iterator[Path]:
+    """A folder to work in, removed afterwards; what killed jobs left behind a day ago is removed before."""
+    parent = settings.home / "work"
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.iterdir():
+        if time.time() - left.stat().st_mtime > LEFTOVER_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def exit_with(work: Callable[[Job], dict[str, Any]]) -> None:
+    """`main`, as a program's last line."""
+    sys.exit(main(work))

@@ -1,0 +1,144 @@
+"""From a request's `model` and `dataset` to what is loaded: catalog, storage, bundle, engine; each once per process."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from . import bundles, engine, storage, timing
+from .catalog import Catalog
+from .contracts import ModelRef, ModelVersion, TokenizerRef, VectorStoreRef
+from .documents import shared
+from .errors import InvalidRequest, NotFound
+from .settings import Settings, current
+
+if TYPE_CHECKING:
+    from .vector_store import VectorStore
+
+__all__ = ["LoadedModel", "LoadedStore", "check", "load", "load_store", "locate"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a model or an index is, on this machine, and what the catalog calls it."""
+
+    folder: Path
+    name: str | None = None
+    version: str | None = None
+    entry: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to answer, and how a reply names it."""
+
+    model: engine.Model
+    version: ModelVersion
+
+
+@dataclass(frozen=True)
+class LoadedStore:
+    """A vector store ready to be searched, and how a reply names it."""
+
+    store: VectorStore
+    version: ModelVersion
+    model: ModelRef
+
+
+class Loaded(Generic[T]):
+    """A few loaded things, the least recently used given up first; each is loaded once however many ask at the same time."""
+
+    def __init__(self, size: Callable[[], int]) -> None:
+        self._size = size
+        self._items: OrderedDict[Hashable, T] = OrderedDict()
+        self._locks: dict[Hashable, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, load: Callable[[], T]) -> T:
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+                return self._items[key]
+            loading = self._locks.setdefault(key, threading.Lock())
+        with loading:
+            with self._lock:
+                if key in self._items:
+                    return self._items[key]
+            item = load()
+            with self._lock:
+                self._items[key] = item
+                self._locks.pop(key, None)
+                while len(self._items) > self._size():
+                    self._items.popitem(last=False)
+            return item
+
+
+_models: Loaded[engine.Model] = Loaded(lambda: current().loaded_models)
+_stores: Loaded[VectorStore] = Loaded(lambda: current().loaded_models)
+
+
+def load(ref: ModelRef, tokenizer: TokenizerRef | None = None, *, settings: Settings | None = None) -> LoadedModel:
+    """The model of `ref`, loaded. Raises NotFound, InvalidRequest or Unavailable."""
+    settings = settings or current()
+    with timing.span("load"):
+        located = locate(ref, settings=settings)
+        bundle = bundles.open_bundle(located.folder)
+        if ref.objective and ref.objective != bundle.objective:
+            raise InvalidRequest(
+                f"the model's objective is {bundle.objective}",
+                field="model.objective",
+                remedy="Leave `objective` out or name the model's own.",
+            )
+        words = storage.fetch(tokenizer.path, tokenizer.storage_type, settings=settings) if tokenizer else None
+        model = _models.get(
+            (bundle.digest, words),
+            lambda: engine.load(bundle, tokenizer=words, threads=settings.compute_threads, token_budget=settings.token_budget),
+        )
+    return LoadedModel(model, ModelVersion(digest=bundle.digest, objective=bundle.objective, name=located.name, version=located.version))
+
+
+def load_store(ref: VectorStoreRef, *, settings: Settings | None = None) -> LoadedStore:
+    """The vector store of `ref`, open. Raises NotFound, InvalidRequest or Unavailable."""
+    from .vector_store import VectorStore
+
+    settings = settings or current()
+    with timing.span("load"):
+        located = _located("indexes", ref, settings)
+        store = _stores.get(located.folder, lambda: VectorStore.open(located.folder))
+    manifest = store.manifest
+    version = ModelVersion(digest=manifest.digest, objective="vector_store", name=located.name, version=located.version)
+    built_by = {name: value for name, value in manifest.model.items() if name in ("path", "storage_type", "name", "revision")}
+    return LoadedStore(store, version, ModelRef.model_validate(built_by))
+
+
+def locate(ref: ModelRef, *, settings: Settings) -> Located:
+    """The folder of a model's files on this machine, fetched if need be."""
+    return _located("models", ref, settings)
+
+
+def check(ref: ModelRef, *, settings: Settings) -> None:
+    """Raise NotFound unless the model of `ref` exists; nothing is fetched."""
+    if ref.name:
+        Catalog(shared(settings)).resolve("models", ref.name, alias=ref.alias, revision=ref.revision)
+    elif ref.path and not storage.exists(ref.path, ref.storage_type, settings=settings, revision=ref.revision):
+        raise NotFound(
+            "there is no model at this path",
+            field="model.path",
+            remedy="Name a folder under the storage's root, or a catalog entry by `model.name`.",
+        )
+
+
+def _located(kind: Any, ref: ModelRef | VectorStoreRef, settings: Settings) -> Located:
+    revision = getattr(ref, "revision", None)
+    if ref.name:
+        entry = Catalog(shared(settings)).resolve(kind, ref.name, alias=ref.alias, revision=revision)
+        folder = storage.fetch(entry["path"], entry["storage_type"], settings=settings)
+        return Located(folder, entry["name"], entry["version"], entry)
+    assert ref.path, "the contract asks for a path or a name"
+    return Located(storage.fetch(ref.path, ref.storage_type, settings=settings, revision=revision))

@@ -1,0 +1,212 @@
+"""Turns `answer(request) -> result` into a function's `main(context)`.
+
+`main` takes CloudEvents, structured or binary, and answers with CloudEvents; it takes plain JSON over HTTP and answers
+with JSON. It runs under `python -m mlaas.serve` and under `python -m parliament` alike, so it needs nothing but the
+request that both hand over. What an error becomes is the table in `_problem` and `_refusal`, and the only broad
+`except` of the repository is here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from cloudevents.http import CloudEvent, to_binary
+
+from . import events, metrics, timing
+from .contracts import Contract, parse
+from .errors import InvalidRequest, Malformed, MlaasError, NotFound, Overloaded, TooLarge, Unavailable
+from .settings import current
+
+__all__ = ["Context", "Function", "Response", "problem", "problem_response"]
+
+Response = tuple[bytes, int, dict[str, str]]
+R = TypeVar("R", bound=Contract)
+S = TypeVar("S", bound=Contract)
+
+PROBLEM = "application/problem+json"
+# The first class that fits says the status of an HTTP answer (RFC 9110) and the title of the problem (RFC 9457).
+_STATUSES: tuple[tuple[type[MlaasError], int, str], ...] = (
+    (Malformed, 400, "Malformed request"),
+    (NotFound, 404, "Not found"),
+    (TooLarge, 413, "Request too large"),
+    (InvalidRequest, 422, "Invalid request"),
+    (Overloaded, 429, "Overloaded"),
+    (Unavailable, 503, "Unavailable"),
+)
+
+log = logging.getLogger("mlaas")
+
+
+class Context(Protocol):
+    """What a function is called with: parliament's context, of which only the Flask request is used."""
+
+    @property
+    def request(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Function(Generic[R, S]):
+    """One capability as a Knative function.
+
+    `answer` is pure: a request gives a result, and the reply event is `succeeded`. `accept` is for long work: it also
+    gets the event that asked (made up for an HTTP request, from its Idempotency-Key) and returns the accepted event;
+    the third argument says whether that event has to go out by itself, because no broker waits for the reply.
+    `follows` are handlers of further event types, which answer nothing.
+    """
+
+    capability: str
+    request: type[R]
+    result: type[S]
+    answer: Callable[[R], S] | None = None
+    accept: Callable[[R, CloudEvent, bool], CloudEvent] | None = None
+    follows: Mapping[str, Callable[[CloudEvent], None]] = field(default_factory=dict)
+
+    def __call__(self, context: Context) -> Response:
+        request = context.request
+        if request.method == "GET":
+            return _json(self.describe(), 200)
+        started = time.perf_counter()
+        with timing.record() as spans:
+            response, line = self._respond(request, spans)
+        response[2]["Server-Timing"] = timing.server_timing(spans)
+        seconds = time.perf_counter() - started
+        metrics.observe(self.capability, line["outcome"], seconds)
+        log.info("request.answered", extra={"fields": {**line, "capability": self.capability, "ms": round(seconds * 1000, 1)}})
+        return response
+
+    def describe(self) -> dict[str, Any]:
+        """What GET / serves: which events the function takes and gives, and the JSON Schema of its request and reply."""
+        state = "accepted" if self.accept else "succeeded"
+        return {
+            "capability": self.capability,
+            "takes": [events.event_type(self.capability, "requested"), *self.follows],
+            "gives": [events.event_type(self.capability, state), events.event_type(self.capability, "failed")],
+            "request": self.request.model_json_schema(),
+            "reply": self.result.model_json_schema(),
+        }
+
+    def _respond(self, request: Any, spans: Mapping[str, float]) -> tuple[Response, dict[str, Any]]:
+        headers: Mapping[str, str] = request.headers
+        event: CloudEvent | None = None
+        carried = events.is_event(headers)
+        try:
+            self._limit(request)
+            if not carried:
+                return self._http(request), {"outcome": "succeeded"}
+            event = events.from_request(headers, request.get_data())
+            reply, line = self._event(event, spans), {"id": event["id"], "type": event["type"], "outcome": "succeeded"}
+            return (_event(reply) if reply else (b"", 204, {})), line
+        except MlaasError as error:
+            if isinstance(error, TooLarge) and carried:
+                event = _without_data(headers)
+            return self._refusal(error, event)
+        except Exception:
+            error_id = str(uuid.uuid4())
+            log.exception("request.defect", extra={"fields": {"capability": self.capability, "error_id": error_id}})
+            body = {
+                "type": "urn:mlaas:problem:defect",
+                "title": "Internal error",
+                "status": 500,
+                "error_id": error_id,
+                "detail": "The platform failed to answer; the error id finds the cause in its log.",
+            }
+            return _json(body, 500, PROBLEM), {"outcome": "defect", "error_id": error_id}
+
+    def _limit(self, request: Any) -> None:
+        limit = current().max_body_bytes
+        if (request.content_length or 0) > limit:
+            raise TooLarge(
+                f"the request is larger than {limit} bytes", field="$", remedy="Send fewer texts at once, or a reference to a file."
+            )
+
+    def _http(self, request: Any) -> Response:
+        try:
+            data = json.loads(request.get_data() or b"null")
+        except (ValueError, RecursionError):
+            raise Malformed(
+                "the body is not JSON", field="$", remedy="Send a JSON object with Content-Type: application/json, or a CloudEvent."
+            ) from None
+        asked = parse(self.request, data)
+        if self.answer:
+            return _json(self.answer(asked).model_dump(mode="json", exclude_none=True), 200)
+        assert self.accept, "a function answers or accepts"
+        cause = events.new(self.capability, data, source="/mlaas/http", id=request.headers.get("Idempotency-Key"))
+        return _json(self.accept(asked, cause, True).data, 202)
+
+    def _event(self, event: CloudEvent, spans: Mapping[str, float]) -> CloudEvent | None:
+        if handler := self.follows.get(event["type"]):
+            handler(event)
+            return None
+        if event["type"] != events.event_type(self.capability, "requested"):
+            raise Malformed(
+                f"no function takes events of type {event['type'][:200]}",
+                field="type",
+                remedy=f"Types are {events.event_type('<capability>', 'requested')} with one of {', '.join(events.CAPABILITIES)}.",
+            )
+        asked = parse(self.request, event.data)
+        if self.answer:
+            result = self.answer(asked).model_dump(mode="json", exclude_none=True)
+            return events.reply(event, self.capability, "succeeded", result, servertiming=timing.server_timing(spans) or None)
+        assert self.accept, "a function answers or accepts"
+        return self.accept(asked, event, False)
+
+    def _refusal(self, error: MlaasError, event: CloudEvent | None) -> tuple[Response, dict[str, Any]]:
+        body = problem(error)
+        final = isinstance(error, InvalidRequest) and not isinstance(error, Malformed)
+        line = {
+            "outcome": "refused" if isinstance(error, InvalidRequest) else "unavailable",
+            "status": body["status"],
+            "field": error.field,
+        }
+        if event is None:
+            return problem_response(error), line
+        line |= {"id": event["id"], "type": event["type"]}
+        if final:  # a broker retries 404 and 409, and drops other 4xx into dead letters: the caller is owed a reply
+            return _event(events.reply(event, self.capability, "failed", body)), line
+        return problem_response(error), line
+
+
+def problem(error: MlaasError) -> dict[str, Any]:
+    """`error` as RFC 9457 problem JSON, with the offending field and the remedy."""
+    kind, status, title = next(row for row in _STATUSES if isinstance(error, row[0]))
+    name = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in kind.__name__).lstrip("-")
+    body = {
+        "type": f"urn:mlaas:problem:{name}",
+        "title": title,
+        "status": status,
+        "detail": error.detail,
+        "field": error.field,
+        "remedy": error.remedy,
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def problem_response(error: MlaasError) -> Response:
+    """`error` as an HTTP answer."""
+    body = problem(error)
+    response = _json(body, body["status"], PROBLEM)
+    if isinstance(error, Unavailable):
+        response[2]["Retry-After"] = str(error.retry_after)
+    return response
+
+
+def _json(body: Any, status: int, content_type: str = "application/json") -> Response:
+    return json.dumps(body, ensure_ascii=False).encode(), status, {"Content-Type": content_type}
+
+
+def _event(event: CloudEvent) -> Response:
+    headers, body = to_binary(event)
+    return body, 200, {"Content-Type": "application/json", **{name: value for name, value in headers.items() if name != "content-type"}}
+
+
+def _without_data(headers: Mapping[str, str]) -> CloudEvent | None:
+    try:
+        return events.from_request(headers, b"null") if "ce-id" in {name.lower() for name in headers} else None
+    except Malformed:
+        return None

@@ -1,0 +1,183 @@
+"""Serves one function: `python -m mlaas.serve functions/classify`.
+
+The same routes as parliament's server, and: readiness that means "model loaded", /metrics, a bound on waiting requests,
+and a graceful stop that lets every request in flight finish.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+import flask
+import waitress.server
+
+from . import logs, metrics
+from .contracts import ModelRef, parse
+from .errors import MlaasError, NotFound, Overloaded, Unavailable
+from .runtime import problem_response
+from .settings import Settings, current
+
+__all__ = ["create_app", "load_function", "main"]
+
+STOP_SECONDS = 25.0  # below Kubernetes' default grace period of 30 s
+_PARSED_BODY_BYTES = 64 * 1024**2  # beyond, waitress itself refuses; below, the function refuses with a problem
+
+log = logging.getLogger("mlaas")
+
+
+@dataclass
+class State:
+    """Whether the process may get requests, and how many it has."""
+
+    ready: bool = False
+    stopping: bool = False
+    in_flight: int = 0
+    waiting_limit: int = 256
+    dispatcher: Any = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def enter(self) -> None:
+        """Count a request in. Raises Overloaded while too many wait."""
+        waiting = len(self.dispatcher.queue) if self.dispatcher else 0
+        if waiting > self.waiting_limit:
+            raise Overloaded("too many requests are waiting for this function", retry_after=1, remedy="Send the request again in a second.")
+        with self.lock:
+            self.in_flight += 1
+
+    def leave(self) -> None:
+        """Count a request out."""
+        with self.lock:
+            self.in_flight -= 1
+
+
+def load_function(folder: Path) -> ModuleType:
+    """The module `func.py` of a function's folder. Raises NotFound."""
+    path = folder / "func.py"
+    if not path.is_file():
+        raise NotFound(f"{folder} holds no func.py", remedy="Name a function's folder, e.g. functions/classify.")
+    spec = importlib.util.spec_from_file_location("func", path)
+    assert spec, "a .py file has a loader"
+    assert spec.loader, "a .py file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def create_app(function: ModuleType, state: State) -> flask.Flask:
+    """The WSGI application around a function's `main(context)`."""
+    app = flask.Flask("mlaas")
+
+    @app.route("/", methods=["GET", "POST"])
+    def invoke() -> Any:
+        try:
+            state.enter()
+        except MlaasError as error:
+            return problem_response(error)
+        try:
+            return function.main(_Context(flask.request))
+        finally:
+            state.leave()
+
+    @app.get("/health/liveness")
+    def liveness() -> str:
+        return "OK"
+
+    @app.get("/health/readiness")
+    def readiness() -> Any:
+        if state.stopping or not state.ready:
+            return problem_response(
+                Unavailable("the function is stopping" if state.stopping else "the model is being loaded", retry_after=1)
+            )
+        return "OK"
+
+    @app.get("/metrics")
+    def scrape() -> Any:
+        return metrics.render(), 200, {"Content-Type": metrics.CONTENT_TYPE}
+
+    return app
+
+
+@dataclass(frozen=True)
+class _Context:
+    request: Any
+    cloud_event: None = None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Serve until told to stop."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mlaas.serve",
+        description="Serve one function over HTTP.",
+        epilog="Example: PORT=8081 python -m mlaas.serve functions/classify",
+    )
+    parser.add_argument("folder", type=Path, help="the function's folder, with func.py in it")
+    folder: Path = parser.parse_args(arguments).folder
+    logs.configure()
+    try:
+        settings = current()
+        function = load_function(folder)
+    except MlaasError as error:
+        sys.exit(f"{error.detail}. {error.remedy or ''}")
+    state = State()
+    server = waitress.server.create_server(
+        create_app(function, state),
+        host=settings.host,
+        port=settings.port,
+        threads=settings.threads,
+        max_request_body_size=_PARSED_BODY_BYTES,
+        clear_untrusted_proxy_headers=False,
+        ident="mlaas",
+    )
+    state.dispatcher = server.task_dispatcher
+    signal.signal(signal.SIGUSR1, _end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: threading.Thread(target=_stop, args=(state,), daemon=True).start())
+    threading.Thread(target=_get_ready, args=(state, settings), daemon=True).start()
+    log.info("function.started", extra={"fields": {"function": folder.name, "port": settings.port, "pid": os.getpid()}})
+    server.run()
+    log.info("function.stopped", extra={"fields": {"function": folder.name}})
+
+
+def _get_ready(state: State, settings: Settings) -> None:
+    """Load the model to preload, trying again until it is there; then the function is ready."""
+    while settings.preload_model and not state.stopping:
+        try:
+            from . import models
+
+            models.load(parse(ModelRef, json.loads(settings.preload_model)), settings=settings).model.warm_up()
+            break
+        except (MlaasError, ValueError) as error:
+            log.warning("model.not_loaded", extra={"fields": {"reason": getattr(error, "detail", "MLAAS_PRELOAD_MODEL is not JSON")}})
+            time.sleep(2)
+    state.ready = True
+
+
+def _stop(state: State) -> None:
+    """Get no new requests, let those in flight finish, then end waitress' loop."""
+    state.stopping = True
+    deadline = time.monotonic() + STOP_SECONDS
+    quiet = 0
+    while time.monotonic() < deadline and quiet < 3:  # three looks in a row: an answer still has to leave its buffer
+        quiet = 0 if state.in_flight or (state.dispatcher and state.dispatcher.queue) else quiet + 1
+        time.sleep(0.03)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()

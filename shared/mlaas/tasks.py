@@ -1,0 +1,238 @@
+"""What a task is and which changes are allowed.
+
+A task is a training run or an index build. Its document is also the ledger entry of the event that asked for it (its
+id is derived from the event's source and id, so a redelivered event finds the first outcome) and the outbox of the
+events that it owes: a final state and its completion event are one write.
+
+    accepted -> running -> succeeded | failed | cancelled        running -> accepted when a run is interrupted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cloudevents.http import CloudEvent
+
+from . import events
+from .contracts import Task, TaskError
+from .documents import Documents, Stored
+from .errors import InvalidRequest, MlaasError, NotFound, Unavailable
+
+__all__ = ["FINAL", "MAX_ATTEMPTS", "Cancelled", "Run", "Superseded", "Tasks", "public"]
+
+FINAL = ("succeeded", "failed", "cancelled")
+MAX_ATTEMPTS = 3
+_COLLECTION = "tasks"
+
+
+class Cancelled(MlaasError):
+    """Somebody asked for this run to be cancelled."""
+
+
+class Superseded(MlaasError):
+    """Another run has taken this task over, or it has ended; this one must stop without a trace."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attempt at a task: what a job holds while it works, and the fence against a second one."""
+
+    task_id: str
+    attempt: int
+    accepted: CloudEvent
+    request: dict[str, Any]
+
+
+def public(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The task as its owner sees it, without the ledger's and the outbox's fields."""
+    return Task.model_validate({name: body[name] for name in Task.model_fields if name in body}).model_dump(exclude_none=True)
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks in a document store."""
+
+    documents: Documents
+
+    def accept(self, capability: str, request: Mapping[str, Any], cause: CloudEvent, *, part: str = "", publish: bool) -> CloudEvent:
+        """Record the task that `cause` asks for, once, and return its accepted event, the same each time.
+
+        `part` tells apart several tasks of one cause. With `publish` the event goes out through the outbox; without,
+        the caller replies with it.
+        """
+        task_id = events.derived_id(cause["source"], cause["id"], capability, "task", part)
+        task = {
+            "task_id": task_id,
+            "task_status": "accepted",
+            "capability": capability,
+            "request": dict(request),
+            "stats": {"submitted": _now()},
+        }
+        accepted = events.reply(cause, capability, "accepted", public(task), subject=task_id)
+        accepted["id"] = events.derived_id(cause["source"], cause["id"], capability, "accepted", part)
+        accepted["partitionkey"] = task_id
+        envelope = events.to_json(accepted)
+        body = {**task, "accepted": envelope, "outbox": [envelope] if publish else [], "outbox_pending": publish, "cancel_requested": False}
+        self.documents.insert(_COLLECTION, task_id, body)
+        return events.from_json(self._get(task_id).body["accepted"])
+
+    def get(self, task_id: str) -> dict[str, Any]:
+        """The task. Raises NotFound."""
+        return public(self._get(task_id).body)
+
+    def list(self, *, status: str | None = None, limit: int = 100, before: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
+        """Tasks, newest first, and the cursor of the next page."""
+        found = self.documents.find(_COLLECTION, {"task_status": status} if status else {}, limit=limit, before=before)
+        return [public(stored.body) for stored in found], found[-1].cursor if len(found) == limit else None
+
+    def begin(self, task_id: str) -> Run | None:
+        """Start, or start again, to work on a task; None if it has ended. After MAX_ATTEMPTS it is marked failed."""
+        stored = self._get(task_id)
+        if stored.body["task_status"] in FINAL:
+            return None
+        attempt = stored.body["stats"].get("attempts", 0) + 1
+        run = Run(task_id, attempt, events.from_json(stored.body["accepted"]), stored.body["request"])
+        if attempt > MAX_ATTEMPTS:
+            self._finish(
+                task_id,
+                "failed",
+                {
+                    "error": {
+                        "detail": f"the run was killed or interrupted {MAX_ATTEMPTS} times",
+                        "remedy": "See the job's log, then submit the request again.",
+                    }
+                },
+            )
+            return None
+
+        def start(body: dict[str, Any]) -> None:
+            if body["task_status"] in FINAL or body["stats"].get("attempts", 0) >= attempt:
+                raise Superseded("another run has this task")
+            body["task_status"] = "running"
+            body["stats"] |= {"attempts": attempt, "started": body["stats"].get("started") or _now(), "heartbeat": _now()}
+
+        self._change(task_id, start)
+        return run
+
+    def report(self, run: Run, **fields: Any) -> None:
+        """Record progress and the heartbeat. Raises Cancelled when that was asked for, Superseded when the run lost its task."""
+
+        def update(body: dict[str, Any]) -> None:
+            self._fence(run, body)
+            if body["cancel_requested"]:
+                raise Cancelled("the run was cancelled")
+            body["stats"]["heartbeat"] = _now()
+            body.update(fields)
+
+        self._change(run.task_id, update)
+
+    def release(self, run: Run) -> None:
+        """Give the task back, to be run again: the process is being stopped. The attempt is not counted."""
+
+        def back(body: dict[str, Any]) -> None:
+            self._fence(run, body)
+            body["task_status"] = "accepted"
+            body["stats"]["attempts"] -= 1
+
+        self._change(run.task_id, back)
+
+    def finish(self, run: Run, status: str, **fields: Any) -> None:
+        """Record the final state and the completion event, in one write. Raises Superseded when the run lost its task."""
+        self._finish(run.task_id, status, fields, run)
+
+    def cancel(self, task_id: str) -> dict[str, Any]:
+        """Ask for a task to be cancelled: at once if it is waiting, at its next report if it runs. Raises InvalidRequest if it ended."""
+        stored = self._get(task_id)
+        if stored.body["task_status"] in FINAL:
+            raise InvalidRequest(
+                f"the task has ended: {stored.body['task_status']}",
+                field="task_id",
+                remedy="Only a waiting or running task can be cancelled.",
+            )
+        if stored.body["task_status"] == "accepted":
+            self._finish(task_id, "cancelled", {})
+        else:
+            self._change(task_id, lambda body: body.update(cancel_requested=True))
+        return self.get(task_id)
+
+    def expire(self, stale_after: float, *, watched_since: datetime) -> list[str]:
+        """Mark failed every running task without a heartbeat for `stale_after` seconds, counted from `watched_since` at the earliest."""
+        expired = []
+        for stored in self.documents.find(_COLLECTION, {"task_status": "running"}, limit=1000):
+            heartbeat = max(datetime.fromisoformat(stored.body["stats"]["heartbeat"]), watched_since)
+            if (datetime.now(UTC) - heartbeat).total_seconds() <= stale_after:
+                continue
+            reason = TaskError(
+                detail="the run stopped without a word: its process was killed or its machine lost",
+                remedy="Submit the request again; if it happens again, give the run more memory.",
+            )
+            body = _finished(stored.body, "failed", {"error": reason.model_dump(exclude_none=True)})
+            if self.documents.replace(_COLLECTION, stored, body):
+                expired.append(stored.key)
+        return expired
+
+    def owed(self) -> Iterator[tuple[str, CloudEvent]]:
+        """Task id and event of each event in the outbox, oldest task first."""
+        for stored in reversed(self.documents.find(_COLLECTION, {"outbox_pending": True}, limit=1000)):
+            for envelope in stored.body["outbox"]:
+                yield stored.key, events.from_json(envelope)
+
+    def published(self, task_id: str, event_id: str) -> None:
+        """Take an event out of the outbox: the Broker has it."""
+
+        def remove(body: dict[str, Any]) -> None:
+            body["outbox"] = [envelope for envelope in body["outbox"] if envelope["id"] != event_id]
+            body["outbox_pending"] = bool(body["outbox"])
+
+        self._change(task_id, remove)
+
+    def _get(self, task_id: str) -> Stored:
+        stored = self.documents.get(_COLLECTION, task_id)
+        if stored is None:
+            raise NotFound("there is no such task", field="task_id", remedy="`mlaas tasks` lists them.")
+        return stored
+
+    def _finish(self, task_id: str, status: str, fields: Mapping[str, Any], run: Run | None = None) -> None:
+        def end(body: dict[str, Any]) -> None:
+            if run:
+                self._fence(run, body)
+            if body["task_status"] in FINAL:
+                raise Superseded("the task has ended")
+            body.update(_finished(body, status, fields))
+
+        self._change(task_id, end)
+
+    def _change(self, task_id: str, change: Callable[[dict[str, Any]], Any]) -> None:
+        for _ in range(50):  # a compare-and-set is lost only to another writer, and a task has two or three of them
+            stored = self._get(task_id)
+            body = {**stored.body, "stats": dict(stored.body["stats"])}
+            change(body)
+            if self.documents.replace(_COLLECTION, stored, body):
+                return
+        raise Unavailable("the task is being changed by others")
+
+    @staticmethod
+    def _fence(run: Run, body: Mapping[str, Any]) -> None:
+        if body["task_status"] != "running" or body["stats"].get("attempts") != run.attempt:
+            raise Superseded("another run has this task")
+
+
+def _finished(body: Mapping[str, Any], status: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    now = _now()
+    stats = {**body["stats"], "finished": now, "elapsed": _seconds(body["stats"].get("started") or now, now)}
+    task = {**body, **fields, "task_status": status, "stats": stats}
+    if status == "succeeded":
+        task["progress"] = {"phase": "done", "percent": 100.0}
+    event = events.reply(events.from_json(body["accepted"]), body["capability"], status, public(task), subject=body["task_id"])
+    return {**task, "outbox": [*body["outbox"], events.to_json(event)], "outbox_pending": True}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _seconds(start: str, end: str) -> float:
+    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3)

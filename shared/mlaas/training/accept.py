@@ -1,0 +1,49 @@
+"""What the train function does: check a request, record the task, and say that it is accepted. Imports no torch."""
+
+from __future__ import annotations
+
+from cloudevents.http import CloudEvent
+
+from .. import models, storage
+from ..contracts import TrainRequest
+from ..documents import shared
+from ..errors import InvalidRequest, NotFound
+from ..settings import current
+from ..tasks import Tasks
+
+__all__ = ["OBJECTIVES", "accept"]
+
+OBJECTIVES = ("text-classification", "masked-lm")
+
+
+def accept(request: TrainRequest, cause: CloudEvent, publish: bool) -> CloudEvent:
+    """Record a training and return its accepted event, the same for a redelivered `cause`.
+
+    Raises InvalidRequest for an objective that cannot be trained, NotFound for a model or data set that is not there.
+    """
+    settings = current()
+    if request.model.objective not in OBJECTIVES:
+        raise InvalidRequest(
+            f"`{request.model.objective}` cannot be trained", field="model.objective", remedy=f"Use one of {', '.join(OBJECTIVES)}."
+        )
+    if not request.model.path:
+        raise InvalidRequest(
+            "a training starts from a checkpoint, which the catalog does not hold",
+            field="model.path",
+            remedy="Give `model.path` and `model.storage_type` of a checkpoint with config.json and model.safetensors.",
+        )
+    models.check(request.model, settings=settings)
+    if not storage.exists(request.dataset.path, request.dataset.storage_type, settings=settings):
+        raise NotFound(
+            "there is no data set at this path",
+            field="dataset.path",
+            remedy="Name a CSV, TSV, JSONL or Parquet file under the storage's root.",
+        )
+    for item in request.index_after:
+        if not storage.exists(item.dataset.path, item.dataset.storage_type, settings=settings):
+            raise NotFound(
+                "there is no data set at this path", field="index_after.dataset.path", remedy="Name a file under the storage's root."
+            )
+        if item.model:
+            models.check(item.model, settings=settings)
+    return Tasks(shared(settings)).accept("train", request.model_dump(exclude_none=True), cause, publish=publish)

@@ -54,7 +54,9 @@ class HttpClient:
             headers["Idempotency-Key"] = idempotency_key
         started = time.perf_counter()
         try:
-            response = self._session.post(f"{self._url}/{capability}", data=json.dumps(request).encode(), headers=headers, timeout=self._timeout)
+            response = self._session.post(
+                f"{self._url}/{capability}", data=json.dumps(request).encode(), headers=headers, timeout=self._timeout
+            )
             body = response.json()
         except (requests.RequestException, ValueError) as error:
             raise Unavailable(f"no platform answers at {self._url}", remedy="Start it with `mlaas up`, or set MLAAS_URL.") from error
@@ -79,7 +81,9 @@ class EventClient:
             self._consumer = KafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, fetch_max_wait_ms=50)
             partitions = self._consumer.partitions_for_topic(topic) or set()
         except KafkaError as error:
-            raise Unavailable(f"no Kafka answers at {bootstrap}", remedy="Start the platform with `mlaas up`, or set MLAAS_KAFKA.") from error
+            raise Unavailable(
+                f"no Kafka answers at {bootstrap}", remedy="Start the platform with `mlaas up`, or set MLAAS_KAFKA."
+            ) from error
         if not partitions:
             raise Unavailable(f"Kafka has no topic {topic}", remedy="Start the platform with `mlaas up`; it makes the topics.")
         self._partitions = [TopicPartition(topic, number) for number in sorted(partitions)]
@@ -128,7 +132,9 @@ class EventClient:
                     except Malformed:
                         continue
 
-    def replies(self, ids: Sequence[str], *, seconds: float, until: Callable[[CloudEvent], bool] = lambda event: True) -> dict[str, CloudEvent]:
+    def replies(
+        self, ids: Sequence[str], *, seconds: float, until: Callable[[CloudEvent], bool] = lambda event: True
+    ) -> dict[str, CloudEvent]:
         """The first event caused by each of `ids` that satisfies `until`. Raises Unavailable when `seconds` have passed."""
         wanted, found = set(ids), {}
         for event in self.watch(seconds=seconds):
@@ -137,8 +143,10 @@ class EventClient:
                 found[cause] = event
                 if len(found) == len(wanted):
                     return found
-        raise Unavailable(f"{len(wanted) - len(found)} of {len(wanted)} replies did not come within {seconds:.0f} s",
-                          remedy="See `mlaas watch --dead-letters`; a redelivered request gives the same reply.")
+        raise Unavailable(
+            f"{len(wanted) - len(found)} of {len(wanted)} replies did not come within {seconds:.0f} s",
+            remedy="See `mlaas watch --dead-letters`; a redelivered request gives the same reply.",
+        )
 
     def ask(self, capability: str, request: Mapping[str, Any], *, seconds: float = 60.0) -> Answer:
         """Publish a request and wait for its reply. Raises Refused when the reply is a failure, Unavailable when none comes."""

@@ -390,7 +390,8 @@ def parse(contract: type[C], data: object) -> C:
     try:
         return contract.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        found = error.errors(include_url=False, include_input=False)
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])  # a misspelt name explains a missing one
         field = ".".join(str(part) for part in first["loc"]) or "$"
         raise InvalidRequest(_detail(first["type"], field, first["msg"]), field=field, remedy=_remedy(contract, first)) from None
 
@@ -405,7 +406,8 @@ def _remedy(contract: type[Contract], error: Any) -> str:
     loc: tuple[Any, ...] = error["loc"]
     if error["type"] == "extra_forbidden":
         known = list(_model_at(contract, loc[:-1]).model_fields)
-        near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+        given = str(loc[-1])
+        near = difflib.get_close_matches(given, known, n=1, cutoff=0.5) or [name for name in known if given in name]
         return f"Did you mean `{near[0]}`?" if near else f"Known fields here: {', '.join(known)}."
     return "Correct the field and send the request again; GET / of the function serves the JSON Schema."
 

@@ -19,7 +19,7 @@ from .settings import Settings, current
 if TYPE_CHECKING:
     from .vector_store import VectorStore
 
-__all__ = ["LoadedModel", "LoadedStore", "check", "load", "load_store", "locate"]
+__all__ = ["LoadedModel", "LoadedStore", "check", "forget", "load", "load_store", "locate"]
 
 T = TypeVar("T")
 
@@ -79,6 +79,12 @@ class Loaded(Generic[T]):
             return item
 
 
+    def clear(self) -> None:
+        """Give everything up."""
+        with self._lock:
+            self._items.clear()
+
+
 _models: Loaded[engine.Model] = Loaded(lambda: current().loaded_models)
 _stores: Loaded[VectorStore] = Loaded(lambda: current().loaded_models)
 
@@ -120,6 +126,12 @@ def load_store(ref: VectorStoreRef, *, settings: Settings | None = None) -> Load
 def locate(ref: ModelRef, *, settings: Settings) -> Located:
     """The folder of a model's files on this machine, fetched if need be."""
     return _located("models", ref, settings)
+
+
+def forget() -> None:
+    """Give up everything that is loaded."""
+    _models.clear()
+    _stores.clear()
 
 
 def check(ref: ModelRef, *, settings: Settings) -> None:

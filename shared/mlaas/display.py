@@ -1,0 +1,214 @@
+"""What the command line shows: tables and progress for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cloudevents.http import CloudEvent
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from . import events
+from .client import Answer
+from .errors import MlaasError
+
+__all__ = ["catalog", "classified", "console", "error", "event", "filled", "follow", "json_", "note", "said", "searched", "task", "tasks"]
+
+FINAL = ("succeeded", "failed", "cancelled")
+_POLL_SECONDS = 0.5
+
+console = Console(highlight=False)
+_errors = Console(stderr=True, highlight=False)
+
+
+def json_(value: Any) -> None:
+    """Print `value` as one line of JSON."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def error(problem: MlaasError) -> None:
+    """One line that says what was wrong, where, and what to do."""
+    where = f" ({problem.field})" if problem.field else ""
+    _errors.print(f"error{where}: {problem.detail}", style="red", markup=False)
+    if problem.remedy:
+        _errors.print(problem.remedy, markup=False)
+
+
+def note(text: str) -> None:
+    """A remark beside the result, on standard error."""
+    _errors.print(text, markup=False)
+
+
+def said(text: str, value: Any, as_json: bool) -> None:
+    """A sentence, or `value` as JSON."""
+    json_(value) if as_json else console.print(text, markup=False)
+
+
+def event(event: CloudEvent, as_json: bool, *, data: bool = False) -> None:
+    """One event a line; with `data`, its data below it."""
+    if as_json:
+        json_(events.to_json(event))
+        return
+    reason = f" {event.get('knativeerrorcode')} {event.get('knativeerrordata') or ''}" if event.get("knativeerrorcode") else ""
+    console.print(
+        f"{str(event.get('time') or '')[11:23]:12} {event['type']:44} {event.get('subject') or event['id']}{reason}",
+        markup=False,
+        soft_wrap=True,
+    )
+    if data:
+        console.print_json(json.dumps(event.data, ensure_ascii=False))
+
+
+def classified(texts: Sequence[str], answer: Answer, as_json: bool) -> None:
+    """A row for each text."""
+    table = _table("text", "label", "probability", "other labels")
+    for text, one in zip(texts, answer.data["predictions"], strict=True):
+        others = ", ".join(f"{score['label']} {score['score']:.3f}" for score in one["scores"][1:])
+        table.add_row(
+            _short(text, one["truncated"]), one.get("label") or "-", f"{one['score']:.3f}" if one.get("score") is not None else "-", others
+        )
+    _answered(table, answer, as_json)
+
+
+def filled(texts: Sequence[str], answer: Answer, as_json: bool) -> None:
+    """A row for each mask, and the filled sentence."""
+    table = _table("text", "mask", "candidates")
+    for text, one in zip(texts, answer.data["predictions"], strict=True):
+        for number, candidates in enumerate(one["masks"], start=1):
+            row = ", ".join(f"{candidate['token']} {candidate['probability']:.3f}" for candidate in candidates)
+            table.add_row(_short(text, one["truncated"]) if number == 1 else "", str(number), row)
+        table.add_row("", "", one["filled"], style="bold")
+    _answered(table, answer, as_json)
+
+
+def searched(texts: Sequence[str], answer: Answer, as_json: bool) -> None:
+    """A row for each document that was found."""
+    table = _table("query", "L2", "id", "document")
+    for text, found in zip(texts, answer.data["results"], strict=True):
+        for rank, one in enumerate(found):
+            title = one["metadata"].get("title") or one["text"]
+            table.add_row(_short(text) if rank == 0 else "", f"{one['score']:.3f}", one["id"], _short(str(title)))
+    _answered(table, answer, as_json)
+
+
+def tasks(found: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """A row for each task."""
+    if as_json:
+        json_(found)
+        return
+    table = _table("task", "what", "status", "submitted", "elapsed", "result")
+    for one in found:
+        what = f"{one['capability']} {one['request'].get('model', {}).get('objective') or ''}".strip()
+        table.add_row(
+            one["task_id"], what, _status(one), one["stats"]["submitted"][:19], _seconds(one["stats"].get("elapsed")), _result(one)
+        )
+    console.print(table)
+
+
+def task(one: Mapping[str, Any], as_json: bool) -> None:
+    """The task document."""
+    if as_json:
+        json_(one)
+        return
+    shown = {name: value for name, value in one.items() if name != "history"}
+    evaluation = dict(one.get("evaluation", {}))
+    for large in ("confusion", "per_class"):
+        if large in evaluation:
+            evaluation[large] = "... (see --json)"
+    history = {name: value for name, value in one.get("history", {}).items() if name != "steps"}
+    console.print_json(json.dumps({**shown, "evaluation": evaluation, "history": history}, ensure_ascii=False))
+
+
+def catalog(found: Mapping[str, tuple[Sequence[Mapping[str, Any]], Mapping[str, Mapping[str, str]]]], as_json: bool) -> None:
+    """A row for each version."""
+    if as_json:
+        json_({kind: {"versions": versions, "aliases": aliases} for kind, (versions, aliases) in found.items()})
+        return
+    table = _table("kind", "name", "version", "aliases", "what", "digest", "created")
+    for kind, (versions, aliases) in found.items():
+        for one in versions:
+            mine = [alias for alias, version in aliases.get(one["name"], {}).items() if version == one["version"]]
+            what = one.get("objective") or f"{one.get('count')} documents"
+            table.add_row(kind, one["name"], one["version"], ", ".join(mine), what, one["digest"][:12], one["created"])
+    console.print(table)
+
+
+def follow(get: Callable[[str], dict[str, Any]], task_id: str, as_json: bool) -> dict[str, Any]:
+    """Show the progress of a task until it ends; the task as it ended."""
+    with progress_bar(disable=as_json) as bar:
+        row = bar.add_task(f"task {task_id[:8]}", total=100.0)
+        while True:
+            one = get(task_id)
+            progress = one.get("progress", {})
+            if as_json:
+                json_({"task_id": task_id, "task_status": one["task_status"], "progress": progress})
+            bar.update(row, completed=100.0 if one["task_status"] == "succeeded" else progress.get("percent", 0.0), description=_phase(one))
+            if one["task_status"] in FINAL:
+                return one
+            time.sleep(_POLL_SECONDS)
+
+
+def progress_bar(*, disable: bool = False) -> Progress:
+    """A progress bar with a spinner, the percentage and the time."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        console=_errors,
+        disable=disable,
+    )
+
+
+def _phase(one: Mapping[str, Any]) -> str:
+    progress = one.get("progress", {})
+    words = [f"{one['capability']} {one['task_status']}", progress.get("phase", "")]
+    if progress.get("loss") is not None:
+        words.append(f"loss {progress['loss']:.3f}")
+    if progress.get("eta") is not None and one["task_status"] == "running":
+        words.append(f"{progress['eta']:.0f} s left")
+    return " ".join(word for word in words if word)
+
+
+def _answered(table: Table, answer: Answer, as_json: bool) -> None:
+    if as_json:
+        json_(answer.data)
+        return
+    console.print(table)
+    model = answer.data["model"]
+    name = f"{model['name']} version {model['version']}" if model.get("name") else f"model {model['digest'][:12]}"
+    console.print(f"{name}, {answer.seconds * 1000:.0f} ms ({answer.timing})", style="dim", markup=False)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _short(text: str, truncated: bool = False) -> str:
+    shown = text if len(text) <= 72 else text[:69] + "..."
+    return f"{shown} (truncated)" if truncated else shown
+
+
+def _status(one: Mapping[str, Any]) -> str:
+    colour = {"succeeded": "green", "failed": "red", "cancelled": "yellow"}.get(one["task_status"], "cyan")
+    return f"[{colour}]{one['task_status']}[/]"
+
+
+def _result(one: Mapping[str, Any]) -> str:
+    if error := one.get("error"):
+        return str(error["detail"])
+    result = one.get("result") or {}
+    made = result.get("index") or result.get("model") or {}
+    return f"{made['name']} version {made['version']}" if made else f"{one.get('progress', {}).get('percent', 0):.0f}%"
+
+
+def _seconds(value: float | None) -> str:
+    return f"{value:.1f} s" if value is not None else ""

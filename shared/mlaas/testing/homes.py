@@ -1,0 +1,47 @@
+"""A platform's home with tiny models in its catalog, ready to serve: `infn-structures`, `physics-lm`, `minilm`, index `abstracts`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import bundles, embedder, engine, storage, vector_store
+from ..catalog import Catalog
+from ..documents import connect
+from ..settings import Settings, load
+from . import tiny_models
+
+__all__ = ["ABSTRACTS", "tiny_home"]
+
+ABSTRACTS = (
+    ("syn-1", "the higgs boson was found at the large hadron collider", "hep-ex"),
+    ("syn-2", "neutrino oscillations show that neutrinos have mass", "hep-ph"),
+    ("syn-3", "dark matter interacts through gravity", "astro-ph"),
+)
+
+
+def tiny_home(folder: Path) -> Settings:
+    """Make the home in `folder` and return its settings."""
+    settings = load({"MLAAS_HOME": str(folder / "home")})
+    made = {
+        "infn-structures": tiny_models.classifier(folder / "classifier"),
+        "physics-lm": tiny_models.mask_filler(folder / "filler"),
+        "minilm": tiny_models.embedder(folder / "embedder"),
+    }
+    catalog = Catalog(connect(settings.documents_url))
+    for name, bundle in made.items():
+        path = storage.publish(bundle.folder, f"models/{name}", "local", bundle.digest[:16], settings=settings)
+        catalog.publish("models", name, bundle.digest, {"path": path, "storage_type": "local", "objective": bundle.objective})
+    model = engine.load(bundles.open_bundle(made["minilm"].folder))
+    manifest = vector_store.build(
+        folder / "store",
+        [vector_store.Document(key, text, {"field": field}) for key, text, field in ABSTRACTS],
+        lambda texts: embedder.embed(model, texts)[0],
+        model_digest=made["minilm"].digest, model={"name": "minilm", "revision": "1", "digest": made["minilm"].digest}, provenance={})
+    path = storage.publish(folder / "store", "indexes/abstracts", "local", manifest.digest[:16], settings=settings)
+    catalog.publish("indexes", "abstracts", manifest.digest, {
+        "path": path, "storage_type": "local", "count": 3, "dimension": manifest.dimension, "model_name": "minilm", "request": {}})
+    catalog.documents.close()
+    settings.artefacts.joinpath("affiliations.tsv").write_text("affiliation\tlabel\nINFN Frascati\tLNF\nINFN CNAF\tCNAF\n")
+    settings.artefacts.joinpath("checkpoints/tiny").mkdir(parents=True)
+    settings.artefacts.joinpath("checkpoints/tiny/config.json").write_text("{}")
+    return settings

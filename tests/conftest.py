@@ -1,0 +1,54 @@
+"""Fixtures that more than one kind of test uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flask
+import parliament.server
+import pytest
+from mlaas import documents, models, serve, settings
+from mlaas.settings import Settings
+from mlaas.testing.homes import tiny_home
+
+FUNCTIONS = Path(__file__).parent.parent / "functions"
+
+
+@pytest.fixture(scope="session")
+def home_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home with tiny models, made once; tests that change it use `home`."""
+    return tiny_home(tmp_path_factory.mktemp("platform"))
+
+
+@pytest.fixture
+def home(home_settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Settings]:
+    """This process is configured for a home with tiny models and a document store of its own."""
+    copied = tmp_path / "documents.sqlite"
+    source = documents.connect(home_settings.documents_url)
+    target = documents.connect(f"sqlite:///{copied}")
+    for collection in ("models", "indexes"):
+        for stored in reversed(source.find(collection, {})):
+            target.insert(collection, stored.key, stored.body)
+    source.close()
+    target.close()
+    for name, value in {"MLAAS_HOME": home_settings.home, "MLAAS_DOCUMENTS": f"sqlite:///{copied}"}.items():
+        monkeypatch.setenv(name, str(value))
+    settings.current.cache_clear()
+    models.forget()
+    yield settings.current()
+    documents.shared().close()
+    settings.current.cache_clear()
+
+
+@pytest.fixture(params=["mlaas.serve", "parliament"])
+def client_of(request: pytest.FixtureRequest, home: Settings) -> Callable[[str], Any]:
+    """An HTTP client of a function under both servers: `client_of("classify").post("/", ...)`."""
+
+    def client(name: str) -> Any:
+        module = serve.load_function(FUNCTIONS / name)
+        app: flask.Flask = parliament.server.create(module) if request.param == "parliament" else serve.create_app(module, serve.State(ready=True))
+        return app.test_client()
+
+    return client

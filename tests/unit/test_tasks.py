@@ -1,0 +1,141 @@
+"""Tasks: one for each cause, one final state, and events that are owed until they are published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from mlaas import events
+from mlaas.documents import connect
+from mlaas.errors import InvalidRequest, NotFound
+from mlaas.tasks import MAX_ATTEMPTS, Cancelled, Superseded, Tasks
+
+REQUEST = {"model": {"path": "m", "objective": "masked-lm"}}
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Iterator[Tasks]:
+    documents = connect(f"sqlite:///{tmp_path}/documents.sqlite")
+    yield Tasks(documents)
+    documents.close()
+
+
+def cause(id: str = "1") -> object:
+    return events.new("train", REQUEST, id=id)
+
+
+def test_an_event_delivered_five_times_at_once_makes_one_task_and_one_reply(tasks: Tasks) -> None:
+    with ThreadPoolExecutor(5) as pool:
+        replies = list(pool.map(lambda _: events.to_json(tasks.accept("train", REQUEST, cause(), publish=False)), range(5)))
+    assert all(reply == replies[0] for reply in replies)
+    assert len(tasks.list()[0]) == 1
+
+
+def test_two_causes_make_two_tasks_and_two_parts_of_one_cause_as_well(tasks: Tasks) -> None:
+    ids = {tasks.accept("index", REQUEST, cause(id), part=part, publish=False)["subject"] for id, part in (("1", ""), ("2", ""), ("1", "x"))}
+    assert len(ids) == 3
+
+
+def test_the_accepted_event_belongs_to_its_cause_and_its_task(tasks: Tasks) -> None:
+    accepted = tasks.accept("train", REQUEST, cause("r1"), publish=False)
+    assert accepted["type"] == "it.infn.mlaas.train.accepted.v1"
+    assert accepted["causationid"] == accepted["correlationid"] == "r1"
+    assert accepted["subject"] == accepted["partitionkey"] == accepted.data["task_id"]
+
+
+def test_a_finished_task_owes_its_completion_event_until_it_is_published(tasks: Tasks) -> None:
+    accepted = tasks.accept("train", REQUEST, cause(), publish=False)
+    assert list(tasks.owed()) == []
+    run = tasks.begin(accepted["subject"])
+    tasks.finish(run, "succeeded", result={"model": {"name": "m"}})
+    [(task_id, event)] = tasks.owed()
+    assert event["type"] == "it.infn.mlaas.train.succeeded.v1"
+    assert event["causationid"] == accepted["id"]
+    assert event["correlationid"] == "1"
+    assert event.data["result"] == {"model": {"name": "m"}}
+    tasks.published(task_id, event["id"])
+    assert list(tasks.owed()) == []
+
+
+def test_a_task_asked_for_by_http_owes_its_accepted_event(tasks: Tasks) -> None:
+    accepted = tasks.accept("train", REQUEST, cause(), publish=True)
+    assert [event["id"] for _, event in tasks.owed()] == [accepted["id"]]
+
+
+def test_a_second_run_supersedes_the_first_which_can_no_longer_report_or_finish(tasks: Tasks) -> None:
+    task_id = tasks.accept("train", REQUEST, cause(), publish=False)["subject"]
+    first, second = tasks.begin(task_id), tasks.begin(task_id)
+    assert (first.attempt, second.attempt) == (1, 2)
+    with pytest.raises(Superseded):
+        tasks.report(first, progress={"phase": "train", "percent": 1.0})
+    with pytest.raises(Superseded):
+        tasks.finish(first, "succeeded")
+    tasks.finish(second, "succeeded")
+    assert tasks.get(task_id)["task_status"] == "succeeded"
+
+
+def test_a_final_state_never_changes(tasks: Tasks) -> None:
+    task_id = tasks.accept("train", REQUEST, cause(), publish=False)["subject"]
+    run = tasks.begin(task_id)
+    tasks.finish(run, "failed", error={"detail": "why"})
+    with pytest.raises(Superseded):
+        tasks.finish(run, "succeeded")
+    assert tasks.begin(task_id) is None
+    assert tasks.get(task_id)["error"] == {"detail": "why"}
+    with pytest.raises(InvalidRequest, match="has ended"):
+        tasks.cancel(task_id)
+
+
+def test_a_run_that_is_killed_too_often_is_marked_failed_with_the_reason(tasks: Tasks) -> None:
+    task_id = tasks.accept("train", REQUEST, cause(), publish=False)["subject"]
+    for _ in range(MAX_ATTEMPTS):
+        assert tasks.begin(task_id)
+    assert tasks.begin(task_id) is None
+    assert "killed" in tasks.get(task_id)["error"]["detail"]
+    assert [event["type"] for _, event in tasks.owed()] == ["it.infn.mlaas.train.failed.v1"]
+
+
+def test_an_interrupted_run_gives_its_task_back_without_counting_the_attempt(tasks: Tasks) -> None:
+    task_id = tasks.accept("train", REQUEST, cause(), publish=False)["subject"]
+    for _ in range(MAX_ATTEMPTS + 2):
+        tasks.release(tasks.begin(task_id))
+    assert tasks.get(task_id)["task_status"] == "accepted"
+
+
+def test_a_waiting_task_is_cancelled_at_once_and_says_so_as_an_event(tasks: Tasks) -> None:
+    task_id = tasks.accept("train", REQUEST, cause(), publish=False)["subject"]
+    assert tasks.cancel(task_id)["task_status"] == "cancelled"
+    assert [event["type"] for _, event in tasks.owed()] == ["it.infn.mlaas.train.cancelled.v1"]
+
+
+def test_a_running_task_learns_of_its_cancellation_at_its_next_report(tasks: Tasks) -> None:
+    run = tasks.begin(tasks.accept("train", REQUEST, cause(), publish=False)["subject"])
+    assert tasks.cancel(run.task_id)["task_status"] == "running"
+    with pytest.raises(Cancelled):
+        tasks.report(run)
+    tasks.finish(run, "cancelled")
+    assert tasks.get(run.task_id)["task_status"] == "cancelled"
+
+
+def test_a_run_without_a_heartbeat_is_expired_but_not_one_that_the_relay_has_not_watched_long_enough(tasks: Tasks) -> None:
+    run = tasks.begin(tasks.accept("train", REQUEST, cause(), publish=False)["subject"])
+    long_ago = datetime.now(UTC) - timedelta(days=1)
+    assert tasks.expire(3600, watched_since=long_ago) == []
+    assert tasks.expire(-1, watched_since=datetime.now(UTC) + timedelta(hours=1)) == []
+    assert tasks.expire(-1, watched_since=long_ago) == [run.task_id]
+    assert "killed" in tasks.get(run.task_id)["error"]["detail"]
+    with pytest.raises(Superseded):
+        tasks.finish(run, "succeeded")
+
+
+def test_the_public_task_shows_nothing_of_the_outbox(tasks: Tasks) -> None:
+    task_id = tasks.accept("train", REQUEST, cause(), publish=True)["subject"]
+    assert set(tasks.get(task_id)) == {"task_id", "task_status", "capability", "request", "stats", "progress", "history", "evaluation", "dataset"}
+
+
+def test_a_task_that_does_not_exist_is_not_found(tasks: Tasks) -> None:
+    with pytest.raises(NotFound):
+        tasks.get("absent")

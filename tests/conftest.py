@@ -9,6 +9,7 @@ from typing import Any
 import flask
 import parliament.server
 import pytest
+
 from mlaas import documents, models, serve, settings
 from mlaas.settings import Settings
 from mlaas.testing.homes import tiny_home
@@ -48,7 +49,9 @@ def client_of(request: pytest.FixtureRequest, home: Settings) -> Callable[[str],
 
     def client(name: str) -> Any:
         module = serve.load_function(FUNCTIONS / name)
-        app: flask.Flask = parliament.server.create(module) if request.param == "parliament" else serve.create_app(module, serve.State(ready=True))
+        app: flask.Flask = (
+            parliament.server.create(module) if request.param == "parliament" else serve.create_app(module, serve.State(ready=True))
+        )
         return app.test_client()
 
     return client

@@ -6,7 +6,10 @@ no other module knows about HTTP statuses or failure events.
 
 from __future__ import annotations
 
-__all__ = ["InvalidRequest", "Malformed", "MlaasError", "NotFound", "Overloaded", "TooLarge", "Unavailable"]
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["InvalidRequest", "Malformed", "MlaasError", "NotFound", "Overloaded", "TooLarge", "Unavailable", "within"]
 
 
 class MlaasError(Exception):
@@ -48,3 +51,13 @@ class Unavailable(MlaasError):
 
 class Overloaded(Unavailable):
     """Not now: more work than this process may hold at once."""
+
+
+@contextmanager
+def within(part: str) -> Iterator[None]:
+    """What is raised inside speaks of the field `path`; let it speak of the request's `part.path`."""
+    try:
+        yield
+    except MlaasError as error:
+        error.field = f"{part}.{error.field}" if error.field and not error.field.startswith(part) else error.field
+        raise

@@ -12,7 +12,6 @@ from . import datasets, embedder, jobs, models, storage, vector_store
 from .catalog import Catalog, name_of
 from .contracts import IndexAfter, IndexRequest, ModelRef, parse
 from .documents import shared
-from .errors import NotFound
 from .settings import current
 from .tasks import Tasks
 
@@ -24,10 +23,12 @@ MAX_METADATA_CHARACTERS = 2000
 def accept(request: IndexRequest, cause: CloudEvent, publish: bool) -> CloudEvent:
     """Record an index build and return its accepted event. Raises NotFound for a model or data set that is not there."""
     settings = current()
+    tasks = Tasks(shared(settings))
+    if known := tasks.known("index", cause):
+        return known
     models.check(request.model, settings=settings)
-    if not storage.exists(request.dataset.path, request.dataset.storage_type, settings=settings):
-        raise NotFound("the data set does not exist", field="dataset.path", remedy="Name a file under the storage's root.")
-    return Tasks(shared(settings)).accept("index", request.model_dump(exclude_none=True), cause, publish=publish)
+    models.check_dataset(request.dataset.path, request.dataset.storage_type, part="dataset", settings=settings)
+    return tasks.accept("index", request.model_dump(exclude_none=True), cause, publish=publish)
 
 
 def follow(succeeded: CloudEvent) -> None:

@@ -13,13 +13,13 @@ from . import bundles, engine, storage, timing
 from .catalog import Catalog
 from .contracts import ModelRef, ModelVersion, TokenizerRef, VectorStoreRef
 from .documents import shared
-from .errors import InvalidRequest, NotFound
+from .errors import InvalidRequest, NotFound, within
 from .settings import Settings, current
 
 if TYPE_CHECKING:
     from .vector_store import VectorStore
 
-__all__ = ["LoadedModel", "LoadedStore", "check", "forget", "load", "load_store", "locate"]
+__all__ = ["LoadedModel", "LoadedStore", "check", "check_dataset", "forget", "load", "load_store", "locate"]
 
 T = TypeVar("T")
 
@@ -78,7 +78,6 @@ class Loaded(Generic[T]):
                     self._items.popitem(last=False)
             return item
 
-
     def clear(self) -> None:
         """Give everything up."""
         with self._lock:
@@ -92,7 +91,7 @@ _stores: Loaded[VectorStore] = Loaded(lambda: current().loaded_models)
 def load(ref: ModelRef, tokenizer: TokenizerRef | None = None, *, settings: Settings | None = None) -> LoadedModel:
     """The model of `ref`, loaded. Raises NotFound, InvalidRequest or Unavailable."""
     settings = settings or current()
-    with timing.span("load"):
+    with timing.span("load"), within("model"):
         located = locate(ref, settings=settings)
         bundle = bundles.open_bundle(located.folder)
         if ref.objective and ref.objective != bundle.objective:
@@ -101,6 +100,7 @@ def load(ref: ModelRef, tokenizer: TokenizerRef | None = None, *, settings: Sett
                 field="model.objective",
                 remedy="Leave `objective` out or name the model's own.",
             )
+    with timing.span("load"), within("tokenizer"):
         words = storage.fetch(tokenizer.path, tokenizer.storage_type, settings=settings) if tokenizer else None
         model = _models.get(
             (bundle.digest, words),
@@ -114,7 +114,7 @@ def load_store(ref: VectorStoreRef, *, settings: Settings | None = None) -> Load
     from .vector_store import VectorStore
 
     settings = settings or current()
-    with timing.span("load"):
+    with timing.span("load"), within("dataset"):
         located = _located("indexes", ref, settings)
         store = _stores.get(located.folder, lambda: VectorStore.open(located.folder))
     manifest = store.manifest
@@ -128,6 +128,15 @@ def locate(ref: ModelRef, *, settings: Settings) -> Located:
     return _located("models", ref, settings)
 
 
+def check_dataset(path: str, storage_type: str, *, part: str, settings: Settings) -> None:
+    """Raise NotFound unless there is a data set at `path`; nothing is fetched. `part` is the request's field that names it."""
+    with within(part):
+        if not storage.exists(path, storage_type, settings=settings):
+            raise NotFound(
+                "there is no data set at this path", field="path", remedy="Name a CSV, TSV, JSONL or Parquet file under the storage's root."
+            )
+
+
 def forget() -> None:
     """Give up everything that is loaded."""
     _models.clear()
@@ -138,7 +147,10 @@ def check(ref: ModelRef, *, settings: Settings) -> None:
     """Raise NotFound unless the model of `ref` exists; nothing is fetched."""
     if ref.name:
         Catalog(shared(settings)).resolve("models", ref.name, alias=ref.alias, revision=ref.revision)
-    elif ref.path and not storage.exists(ref.path, ref.storage_type, settings=settings, revision=ref.revision):
+        return
+    with within("model"):
+        found = storage.exists(ref.path or "", ref.storage_type, settings=settings, revision=ref.revision)
+    if not found:
         raise NotFound(
             "there is no model at this path",
             field="model.path",

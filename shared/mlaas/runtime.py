@@ -93,7 +93,7 @@ class Function(Generic[R, S]):
         }
 
     def _respond(self, request: Any, spans: Mapping[str, float]) -> tuple[Response, dict[str, Any]]:
-        headers: Mapping[str, str] = request.headers
+        headers = dict(request.headers)
         event: CloudEvent | None = None
         carried = events.is_event(headers)
         try:

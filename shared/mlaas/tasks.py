@@ -79,6 +79,11 @@ class Tasks:
         self.documents.insert(_COLLECTION, task_id, body)
         return events.from_json(self._get(task_id).body["accepted"])
 
+    def known(self, capability: str, cause: CloudEvent) -> CloudEvent | None:
+        """The accepted event of the task that `cause` has made already: a redelivery is not judged again."""
+        stored = self.documents.get(_COLLECTION, events.derived_id(cause["source"], cause["id"], capability, "task", ""))
+        return events.from_json(stored.body["accepted"]) if stored else None
+
     def get(self, task_id: str) -> dict[str, Any]:
         """The task. Raises NotFound."""
         return public(self._get(task_id).body)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mlaas import events
 from mlaas.documents import shared
 from mlaas.tasks import Tasks
@@ -17,18 +18,34 @@ Client = Callable[[str], Any]
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "classify": {"model": {"name": "infn-structures"}, "predict_input": {"input_text": ["INFN Frascati", "somewhere"]}, "top_k": 2},
-    "fill_mask": {"model": {"name": "physics-lm"}, "predict_input": {"input_text": ["the [MASK] boson was [MASK] at the large [MASK] collider"]}},
+    "fill_mask": {
+        "model": {"name": "physics-lm"},
+        "predict_input": {"input_text": ["the [MASK] boson was [MASK] at the large [MASK] collider"]},
+    },
     "search": {"dataset": {"name": "abstracts"}, "search_input": {"input_text": ["neutrino mass"]}, "top_k": 2},
-    "index": {"model": {"name": "minilm"}, "dataset": {"path": "affiliations.tsv", "loader_kwargs": {"page_content_column": "affiliation"}},
-              "vector_store_save": {"path": "indexes/affiliations"}},
-    "train": {"model": {"path": "checkpoints/tiny", "objective": "text-classification"}, "dataset": {"path": "affiliations.tsv"}, "model_save": {"path": "models/new"}},
+    "index": {
+        "model": {"name": "minilm"},
+        "dataset": {"path": "affiliations.tsv", "loader_kwargs": {"page_content_column": "affiliation"}},
+        "vector_store_save": {"path": "indexes/affiliations"},
+    },
+    "train": {
+        "model": {"path": "checkpoints/tiny", "objective": "text-classification"},
+        "dataset": {"path": "affiliations.tsv"},
+        "model_save": {"path": "models/new"},
+    },
 }
 FIRST = {"classify": "succeeded", "fill_mask": "succeeded", "search": "succeeded", "index": "accepted", "train": "accepted"}
 
 
 def binary(capability: str, id: str = "r-1", **more: str) -> dict[str, str]:
-    return {"ce-specversion": "1.0", "ce-id": id, "ce-source": "/test", "ce-type": events.event_type(capability, "requested"),
-            "Content-Type": "application/json", **more}
+    return {
+        "ce-specversion": "1.0",
+        "ce-id": id,
+        "ce-source": "/test",
+        "ce-type": events.event_type(capability, "requested"),
+        "Content-Type": "application/json",
+        **more,
+    }
 
 
 def send(client: Any, capability: str, data: Any = None, **headers: str) -> Any:
@@ -42,13 +59,21 @@ def test_a_binary_event_is_answered_with_an_event(client_of: Client, capability:
     reply = events.from_request(dict(answer.headers), answer.data)
     assert reply["type"] == events.event_type(capability, FIRST[capability])
     assert reply["causationid"] == "r-1"
-    assert reply["id"] == events.derived_id("/test", "r-1", capability, FIRST[capability], *([""] if FIRST[capability] == "accepted" else []))
+    assert reply["id"] == events.derived_id(
+        "/test", "r-1", capability, FIRST[capability], *([""] if FIRST[capability] == "accepted" else [])
+    )
 
 
 @pytest.mark.parametrize("capability", REQUESTS)
 def test_a_structured_event_gets_the_same_reply_as_a_binary_one(client_of: Client, capability: str) -> None:
     client = client_of(capability)
-    document = {"specversion": "1.0", "id": "r-1", "source": "/test", "type": events.event_type(capability, "requested"), "data": REQUESTS[capability]}
+    document = {
+        "specversion": "1.0",
+        "id": "r-1",
+        "source": "/test",
+        "type": events.event_type(capability, "requested"),
+        "data": REQUESTS[capability],
+    }
     structured = client.post("/", data=json.dumps(document), headers={"Content-Type": "application/cloudevents+json"})
     plain = send(client, capability)
     assert structured.headers["ce-id"] == plain.headers["ce-id"]
@@ -113,8 +138,15 @@ def test_an_http_request_with_the_same_idempotency_key_makes_one_task_which_owes
 def test_a_training_that_succeeded_makes_an_index_build_for_what_it_names_and_for_what_follows_its_model(client_of: Client) -> None:
     from mlaas.catalog import Catalog
 
-    Catalog(shared()).publish("indexes", "follower", "d", {"model_name": "infn-structures", "request": {
-        **REQUESTS["index"], "model": {"name": "infn-structures"}, "vector_store_save": {"path": "indexes/follower"}}})
+    Catalog(shared()).publish(
+        "indexes",
+        "follower",
+        "d",
+        {
+            "model_name": "infn-structures",
+            "request": {**REQUESTS["index"], "model": {"name": "infn-structures"}, "vector_store_save": {"path": "indexes/follower"}},
+        },
+    )
     after = [{"dataset": {"path": "affiliations.tsv"}, "vector_store_save": {"path": "indexes/asked"}}]
     task = {"task_id": "t", "request": {"index_after": after}, "result": {"model": {"name": "infn-structures", "version": "1"}}}
     headers = binary("train", id="done") | {"ce-type": events.event_type("train", "succeeded"), "ce-correlationid": "first"}

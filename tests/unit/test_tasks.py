@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from mlaas import events
 from mlaas.documents import connect
 from mlaas.errors import InvalidRequest, NotFound
@@ -35,7 +36,9 @@ def test_an_event_delivered_five_times_at_once_makes_one_task_and_one_reply(task
 
 
 def test_two_causes_make_two_tasks_and_two_parts_of_one_cause_as_well(tasks: Tasks) -> None:
-    ids = {tasks.accept("index", REQUEST, cause(id), part=part, publish=False)["subject"] for id, part in (("1", ""), ("2", ""), ("1", "x"))}
+    ids = {
+        tasks.accept("index", REQUEST, cause(id), part=part, publish=False)["subject"] for id, part in (("1", ""), ("2", ""), ("1", "x"))
+    }
     assert len(ids) == 3
 
 
@@ -133,7 +136,17 @@ def test_a_run_without_a_heartbeat_is_expired_but_not_one_that_the_relay_has_not
 
 def test_the_public_task_shows_nothing_of_the_outbox(tasks: Tasks) -> None:
     task_id = tasks.accept("train", REQUEST, cause(), publish=True)["subject"]
-    assert set(tasks.get(task_id)) == {"task_id", "task_status", "capability", "request", "stats", "progress", "history", "evaluation", "dataset"}
+    assert set(tasks.get(task_id)) == {
+        "task_id",
+        "task_status",
+        "capability",
+        "request",
+        "stats",
+        "progress",
+        "history",
+        "evaluation",
+        "dataset",
+    }
 
 
 def test_a_task_that_does_not_exist_is_not_found(tasks: Tasks) -> None:

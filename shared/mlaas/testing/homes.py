@@ -36,10 +36,17 @@ def tiny_home(folder: Path) -> Settings:
         folder / "store",
         [vector_store.Document(key, text, {"field": field}) for key, text, field in ABSTRACTS],
         lambda texts: embedder.embed(model, texts)[0],
-        model_digest=made["minilm"].digest, model={"name": "minilm", "revision": "1", "digest": made["minilm"].digest}, provenance={})
+        model_digest=made["minilm"].digest,
+        model={"name": "minilm", "revision": "1", "digest": made["minilm"].digest},
+        provenance={},
+    )
     path = storage.publish(folder / "store", "indexes/abstracts", "local", manifest.digest[:16], settings=settings)
-    catalog.publish("indexes", "abstracts", manifest.digest, {
-        "path": path, "storage_type": "local", "count": 3, "dimension": manifest.dimension, "model_name": "minilm", "request": {}})
+    catalog.publish(
+        "indexes",
+        "abstracts",
+        manifest.digest,
+        {"path": path, "storage_type": "local", "count": 3, "dimension": manifest.dimension, "model_name": "minilm", "request": {}},
+    )
     catalog.documents.close()
     settings.artefacts.joinpath("affiliations.tsv").write_text("affiliation\tlabel\nINFN Frascati\tLNF\nINFN CNAF\tCNAF\n")
     settings.artefacts.joinpath("checkpoints/tiny").mkdir(parents=True)

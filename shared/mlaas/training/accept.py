@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cloudevents.http import CloudEvent
 
-from .. import models, storage
+from .. import models
 from ..contracts import TrainRequest
 from ..documents import shared
-from ..errors import InvalidRequest, NotFound
+from ..errors import InvalidRequest
 from ..settings import current
 from ..tasks import Tasks
 
@@ -22,6 +22,9 @@ def accept(request: TrainRequest, cause: CloudEvent, publish: bool) -> CloudEven
     Raises InvalidRequest for an objective that cannot be trained, NotFound for a model or data set that is not there.
     """
     settings = current()
+    tasks = Tasks(shared(settings))
+    if known := tasks.known("train", cause):
+        return known
     if request.model.objective not in OBJECTIVES:
         raise InvalidRequest(
             f"`{request.model.objective}` cannot be trained", field="model.objective", remedy=f"Use one of {', '.join(OBJECTIVES)}."
@@ -33,17 +36,9 @@ def accept(request: TrainRequest, cause: CloudEvent, publish: bool) -> CloudEven
             remedy="Give `model.path` and `model.storage_type` of a checkpoint with config.json and model.safetensors.",
         )
     models.check(request.model, settings=settings)
-    if not storage.exists(request.dataset.path, request.dataset.storage_type, settings=settings):
-        raise NotFound(
-            "there is no data set at this path",
-            field="dataset.path",
-            remedy="Name a CSV, TSV, JSONL or Parquet file under the storage's root.",
-        )
-    for item in request.index_after:
-        if not storage.exists(item.dataset.path, item.dataset.storage_type, settings=settings):
-            raise NotFound(
-                "there is no data set at this path", field="index_after.dataset.path", remedy="Name a file under the storage's root."
-            )
+    models.check_dataset(request.dataset.path, request.dataset.storage_type, part="dataset", settings=settings)
+    for number, item in enumerate(request.index_after):
+        models.check_dataset(item.dataset.path, item.dataset.storage_type, part=f"index_after.{number}.dataset", settings=settings)
         if item.model:
             models.check(item.model, settings=settings)
-    return Tasks(shared(settings)).accept("train", request.model_dump(exclude_none=True), cause, publish=publish)
+    return tasks.accept("train", request.model_dump(exclude_none=True), cause, publish=publish)

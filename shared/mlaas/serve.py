@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
         function = load_function(folder)
     except MlaasError as error:
         sys.exit(f"{error.detail}. {error.remedy or ''}")
-    state = State()
+    state = State(waiting_limit=settings.waiting)
     server = waitress.server.create_server(
         create_app(function, state),
         host=settings.host,

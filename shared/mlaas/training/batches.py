@@ -1,0 +1,77 @@
+"""Batches: token ids padded to the longest text of the batch, never further."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+__all__ = ["Batch", "Collator", "by_length"]
+
+CHUNK = 1000  # texts tokenized at once, so that a run can be cancelled in between
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """`inputs` are [rows, longest] int64 tensors by name; `targets` [rows] or [rows, longest]; `tokens` without padding."""
+
+    inputs: dict[str, torch.Tensor]
+    targets: torch.Tensor
+    tokens: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        return Batch(
+            inputs={name: tensor.to(device) for name, tensor in self.inputs.items()}, targets=self.targets.to(device), tokens=self.tokens
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collator:
+    """Pads ids. `type_ids` says whether the model reads token_type_ids, all 0 for single texts."""
+
+    pad_id: int
+    type_ids: bool
+
+    def __call__(self, ids: Sequence[Sequence[int]], targets: torch.Tensor | Sequence[Sequence[int]], *, fill: int = 0) -> Batch:
+        """A batch of `ids`; targets given per token are padded with `fill`."""
+        inputs = {"input_ids": _padded(ids, self.pad_id), "attention_mask": _padded([[1] * len(row) for row in ids], 0)}
+        if self.type_ids:
+            inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+        wanted = targets if isinstance(targets, torch.Tensor) else _padded(targets, fill)
+        return Batch(inputs=inputs, targets=wanted, tokens=sum(map(len, ids)))
+
+
+def collator(config: Any, tokenizer: Any) -> Collator:
+    """The collator for a model and its tokenizer."""
+    return Collator(
+        pad_id=int(tokenizer.pad_token_id), type_ids=getattr(config, "type_vocab_size", 0) >= 1 and config.model_type in READS_TYPES
+    )
+
+
+# Model types whose forward takes token_type_ids.
+READS_TYPES = frozenset({"albert", "bert", "camembert", "electra", "roberta", "xlm-roberta"})
+
+
+def encoded(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[Any]:
+    """The `tokenizers.Encoding` of each text, cut at `max_length` tokens; what was cut off is in its `overflowing`."""
+    backend = tokenizer.backend_tokenizer
+    backend.enable_truncation(max_length)
+    try:
+        for start in range(0, len(texts), CHUNK):
+            yield from backend.encode_batch(list(texts[start : start + CHUNK]))
+    finally:
+        backend.no_truncation()
+
+
+def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Indices in batches of at most `size`, longest first, for evaluation: the same each time."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _padded(rows: Iterable[Sequence[int]], fill: int) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True, padding_value=fill)

@@ -1,0 +1,179 @@
+"""From a PyTorch model to a bundle that is served: ONNX graph, tokenizer, configuration and manifest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from .. import bundles
+from ..errors import InvalidRequest, MlaasError
+from .batches import Batch, collator, encoded
+from .checkpoints import Checkpoint, load_model, open_checkpoint
+from .parity import compare, sample
+from .quiet import quiet
+
+__all__ = ["EXPORTED", "Serving", "created_by", "export", "staged", "write_graph", "write_manifest"]
+
+
+class ExportError(MlaasError):
+    """The model cannot be exported to ONNX."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How an objective is called by optimum, and the class that loads its checkpoints."""
+
+    task: str
+    auto: str
+
+
+EXPORTED = {
+    "no-objective": Kind("feature-extraction", "AutoModel"),
+    "masked-lm": Kind("fill-mask", "AutoModelForMaskedLM"),
+    "text-classification": Kind("text-classification", "AutoModelForSequenceClassification"),
+    "token-classification": Kind("token-classification", "AutoModelForTokenClassification"),
+    "question-answering": Kind("question-answering", "AutoModelForQuestionAnswering"),
+}
+LABELLED = frozenset({"text-classification", "token-classification"})
+# Texts of different lengths for the parity check of a checkpoint that comes without data.
+PROBES = (
+    "A",
+    "The experiment measures the decay of a neutral particle.",
+    "Sezione di Napoli, Complesso Universitario di Monte S. Angelo, Via Cintia, I-80126 Napoli, Italy",
+    "word " * 60,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What the manifest says of how a model is served. `max_length` is in tokens."""
+
+    objective: str
+    max_length: int
+    labels: tuple[str, ...] = ()
+    pooling: str | None = None
+    normalize: bool = False
+
+
+def export(
+    checkpoint: Path, objective: str, out: Path, *, tokenizer: Path | None = None, provenance: dict[str, Any] | None = None
+) -> bundles.Bundle:
+    """The Hugging Face or sentence-transformers checkpoint in the folder `checkpoint` as a bundle in the new folder `out`.
+
+    Raises InvalidRequest if it cannot be exported as `objective`, ParityError if the graph computes something else.
+    """
+    if objective not in EXPORTED:
+        raise InvalidRequest(f"`{objective}` cannot be exported", field="model.objective", remedy=f"Use one of: {', '.join(EXPORTED)}.")
+    with quiet(), staged(out) as folder:
+        opened = open_checkpoint(checkpoint, tokenizer)
+        loaded = load_model(getattr(transformers, EXPORTED[objective].auto), opened)
+        lacking = sorted(name for name in loaded.fresh if ".pooler." not in name and not name.startswith("pooler."))
+        if lacking:
+            raise InvalidRequest(
+                f"the checkpoint has no head for `{objective}`: it lacks `{lacking[0]}`",
+                field="model.objective",
+                remedy="Export it as `no-objective`, or train it first.",
+            )
+        serving = _serving(checkpoint, objective, opened, loaded.model)
+        write_graph(loaded.model, opened.tokenizer, objective, folder, serving.max_length)
+        parity = compare(loaded.model, folder / "model.onnx", sample([_probe(opened)]))
+        made = {"objective": objective, "base": {"digest": opened.digest}, "parity": parity, **created_by(), **(provenance or {})}
+        write_manifest(folder, serving, made)
+    return bundles.open_bundle(out)
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes `out` at the end of the block, or disappears if the block raises."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        os.replace(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_graph(model: Any, tokenizer: Any, objective: str, folder: Path, max_length: int) -> None:
+    """Write model.onnx, config.json and the tokenizer's files into `folder`. `model` is moved to the CPU."""
+    from optimum.exporters.onnx import export as export_onnx
+    from optimum.exporters.tasks import TasksManager
+
+    model.to("cpu").eval()
+    try:
+        constructor = TasksManager.get_exporter_config_constructor(
+            "onnx", model, task=EXPORTED[objective].task, library_name="transformers"
+        )
+        settings = constructor(model.config)
+        export_onnx(model, settings, folder / "model.onnx", device="cpu")
+        settings.post_process_exported_models(folder, {"model": (model, settings)}, ["model.onnx"])  # stores tied weights once
+    except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError) as error:
+        raise ExportError(
+            f"a model of type {model.config.model_type} cannot be exported to ONNX for `{objective}`",
+            remedy="Use an architecture that optimum exports, such as BERT.",
+        ) from error
+    model.config.save_pretrained(folder)
+    tokenizer.model_max_length = max_length
+    tokenizer.save_pretrained(folder, legacy_format=False)
+
+
+def write_manifest(folder: Path, serving: Serving, provenance: dict[str, Any]) -> bundles.Bundle:
+    """Write manifest.json, which seals the bundle."""
+    return bundles.write_manifest(
+        folder,
+        objective=serving.objective,
+        labels=serving.labels,
+        pooling=serving.pooling,
+        normalize=serving.normalize,
+        max_length=serving.max_length,
+        provenance=provenance,
+    )
+
+
+def created_by() -> dict[str, Any]:
+    """Versions of the libraries that matter to the result, and the time."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "optimum-onnx", "onnx", "tokenizers", "numpy")}
+    return {"versions": versions, "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")}
+
+
+def _probe(checkpoint: Checkpoint) -> Batch:
+    import torch
+
+    ids = [encoding.ids for encoding in encoded(checkpoint.tokenizer, PROBES, min(checkpoint.max_length, 128))]
+    return collator(checkpoint.config, checkpoint.tokenizer)(ids, torch.zeros(len(ids), dtype=torch.long))
+
+
+def _serving(folder: Path, objective: str, checkpoint: Checkpoint, model: Any) -> Serving:
+    labels = tuple(model.config.id2label[index] for index in sorted(model.config.id2label)) if objective in LABELLED else ()
+    if objective != "no-objective":
+        return Serving(objective=objective, max_length=checkpoint.max_length, labels=labels)
+    # sentence-transformers keeps how it pools beside the checkpoint; it cuts texts shorter than the model would.
+    pooling = _json(folder / "1_Pooling" / "config.json", {})
+    modules = [str(module.get("type", "")) for module in _json(folder / "modules.json", [])]
+    shortened = _json(folder / "sentence_bert_config.json", {}).get("max_seq_length") or checkpoint.max_length
+    return Serving(
+        objective=objective,
+        max_length=min(int(shortened), checkpoint.max_length),
+        pooling="cls" if pooling.get("pooling_mode_cls_token") else "mean",
+        normalize=any(kind.endswith("Normalize") for kind in modules),
+    )
+
+
+def _json(file: Path, default: Any) -> Any:
+    try:
+        loaded = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return default
+    return loaded if isinstance(loaded, type(default)) else default

@@ -1,0 +1,153 @@
+"""One training run: prepare, train, evaluate, export, check parity."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..bundles import Bundle, open_bundle
+from ..contracts import TrainRequest
+from ..errors import InvalidRequest
+from .checkpoints import Checkpoint, open_checkpoint
+from .export import Serving, created_by, staged, write_graph, write_manifest
+from .loop import fit
+from .objectives import Preparation, Tally, Task, check, prepare
+from .optimization import device
+from .parity import compare, sample
+from .progress import Meter, Report
+from .quiet import quiet
+
+__all__ = ["Outcome", "Report", "Sources", "train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What a run reads, fetched: a checkpoint's folder, a tokenizer's folder unless it is the checkpoint's, a table."""
+
+    checkpoint: Path
+    tokenizer: Path | None
+    table: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a run; all but `bundle` is JSON serialisable."""
+
+    bundle: Bundle
+    history: dict[str, Any]
+    evaluation: dict[str, Any]
+    dataset: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def train(request: TrainRequest, sources: Sources, out: Path, report: Callable[[Report], None]) -> Outcome:
+    """Train as `request` says and leave a bundle in the folder `out`, which is new or empty.
+
+    The same on one machine for the same seed. An exception from `report` cancels: it passes through, and nothing is left in
+    `out`. Raises InvalidRequest for data or settings that cannot work, ParityError if the export is not faithful.
+    """
+    check(str(request.model.objective))
+    meter = Meter(report=report)
+    where = device()
+    with quiet(), _repeatable(request.model_train.seed, where), _memory_errors():
+        meter.phase("prepare")
+        checkpoint = open_checkpoint(sources.checkpoint, sources.tokenizer)
+        max_length = _max_length(request, checkpoint)
+        task = prepare(Preparation(request=request, checkpoint=checkpoint, table=sources.table, max_length=max_length, tick=meter.tick))
+        tally = fit(task, request.model_train, meter, where)
+        made = {**_provenance(request, checkpoint), "training": {"device": where.type, "steps": meter.steps, **task.notes}}
+        with staged(out) as folder:
+            evaluation = _publishable(task, tally, request, checkpoint, max_length, made, folder, meter)
+    return Outcome(
+        bundle=open_bundle(out),
+        history=meter.history,
+        evaluation=evaluation,
+        provenance=made,
+        dataset={**task.dataset, "tokens_trained": meter.tokens, "tokens_per_second": meter.tokens_per_second},
+    )
+
+
+def _publishable(
+    task: Task,
+    tally: Tally,
+    request: TrainRequest,
+    checkpoint: Checkpoint,
+    max_length: int,
+    made: dict[str, Any],
+    folder: Path,
+    meter: Meter,
+) -> dict[str, Any]:
+    """Export into `folder` and check it; the evaluation, parity included."""
+    objective = str(request.model.objective)
+    meter.phase("export")
+    write_graph(task.model, checkpoint.tokenizer, objective, folder, max_length)
+    meter.phase("parity")
+    parity = compare(task.model, folder / "model.onnx", sample(task.held_out()), meter.tick)
+    write_manifest(folder, Serving(objective=objective, labels=task.labels, max_length=max_length), {**made, "parity": parity})
+    meter.tick()
+    return {**task.evaluation(tally), "parity": parity}
+
+
+def _max_length(request: TrainRequest, checkpoint: Checkpoint) -> int:
+    wanted = request.model_train.max_length
+    if wanted is None:
+        return checkpoint.max_length
+    if wanted > checkpoint.max_length:
+        raise InvalidRequest(
+            f"the model takes at most {checkpoint.max_length} tokens",
+            field="model_train.max_length",
+            remedy=f"Set `max_length` to {checkpoint.max_length} or less, or leave it out.",
+        )
+    return wanted
+
+
+def _provenance(request: TrainRequest, checkpoint: Checkpoint) -> dict[str, Any]:
+    model = request.model
+    return {
+        "objective": model.objective,
+        "base": {"name": model.name or model.path, "digest": checkpoint.digest},
+        "request": request.model_dump(mode="json", exclude_none=True),
+        **created_by(),
+    }
+
+
+@contextmanager
+def _repeatable(seed: int, where: torch.device) -> Iterator[None]:
+    """torch's generators seeded within and as they were after; deterministic kernels on an accelerator."""
+    accelerated = where.type == "cuda"
+    before = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if accelerated else []):
+        torch.manual_seed(seed)
+        if accelerated:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turns every way in which torch says that memory is short into an InvalidRequest."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if (
+            not isinstance(error, MemoryError | torch.OutOfMemoryError)
+            and "allocate memory" not in text
+            and "not enough memory" not in text
+        ):
+            raise
+        raise InvalidRequest(
+            "the training does not fit into memory",
+            field="model_train.batch_size",
+            remedy="Lower `batch_size` or `max_length`, or give the job more memory.",
+        ) from None

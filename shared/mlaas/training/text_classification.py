@@ -1,0 +1,160 @@
+"""Fine-tuning an encoder to put a text into one of the data set's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from ..errors import InvalidRequest
+from .batches import Batch, Collator, by_length, collator, encoded
+from .checkpoints import load_model
+from .objectives import Preparation, Scored, Tally
+from .rows import Row, read_rows, split
+from .sampling import ClassSampler, grouped_batches
+from .scores import classification_figures
+
+__all__ = ["TEMPER", "prepare"]
+
+TEMPER = 0.5  # see sampling.quotas
+UNNAMED = "[NoSite]"  # the label of a text that names no structure: accuracy is also given without it
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Token ids of each text, and its class."""
+
+    ids: list[list[int]]
+    classes: list[int]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(row) for row in self.ids]
+
+
+@dataclass(kw_only=True)
+class Classification:
+    """The task: see `objectives.Task`."""
+
+    model: Any
+    fresh: frozenset[str]
+    labels: tuple[str, ...]
+    train: Labelled
+    test: Labelled
+    collate: Collator
+    batch_size: int
+    seed: int
+    dropped: dict[str, int]
+    sampler: ClassSampler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sampler = ClassSampler(self.train.classes, TEMPER, self.seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        return -(-len(self.sampler) // self.batch_size)
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """Counts of rows, of tokens in the training rows, and of what was dropped."""
+        return {
+            "samples_train": len(self.train.ids),
+            "samples_test": len(self.test.ids),
+            "tokens": sum(self.train.lengths),
+            **self.dropped,
+            "classes": len(self.labels),
+        }
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """How the classes were balanced: rows each has and rows each gives to an epoch."""
+        counts = zip(self.sampler.counts, self.sampler.quotas, strict=False)
+        return {
+            "sampling": {
+                "temper": TEMPER,
+                "rows_per_epoch": {label: {"has": has, "gives": gives} for label, (has, gives) in zip(self.labels, counts, strict=False)},
+            }
+        }
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Tempered by class, grouped by length, shuffled by the seed."""
+        draw = np.random.default_rng([self.seed, 3, epoch])
+        for indices in grouped_batches(self.sampler.epoch(), self.train.lengths, self.batch_size, draw):
+            yield self._batch(self.train, indices.tolist())
+
+    def held_out(self) -> Iterator[Batch]:
+        """The held-out rows, longest first."""
+        for indices in by_length(self.test.lengths, EVALUATION_BATCH):
+            yield self._batch(self.test, indices)
+
+    def score(self, batch: Batch) -> Scored:
+        """Logits [rows, classes]."""
+        return Scored(self.model(**batch.inputs).logits, batch.targets)
+
+    def evaluation(self, tally: Tally) -> dict[str, Any]:
+        """Loss, accuracy, macro F1, figures per class and the confusion matrix."""
+        return {"loss": tally.loss, **classification_figures(tally.actual, tally.predicted, self.labels, unnamed=UNNAMED)}
+
+    def _batch(self, rows: Labelled, indices: list[int]) -> Batch:
+        return self.collate([rows.ids[index] for index in indices], torch.tensor([rows.classes[index] for index in indices]))
+
+
+def prepare(preparation: Preparation) -> Classification:
+    """Read, split and tokenize the rows, and load the model with a new head. Raises InvalidRequest for fewer than two labels."""
+    request, checkpoint = preparation.request, preparation.checkpoint
+    read = read_rows(preparation.table, request.dataset, labelled=True)
+    labels = tuple(sorted({row.label for row in read.rows}))
+    if len(labels) < 2:
+        raise InvalidRequest(
+            f"the data set has only one label, `{labels[0]}`", field="dataset.label_column", remedy="Give a column with two labels or more."
+        )
+    if len(labels) > len(read.rows) // 2 and len(labels) > 100:
+        raise InvalidRequest(
+            f"the data set has {len(labels)} labels for {len(read.rows)} rows",
+            field="dataset.label_column",
+            remedy="Give the column that holds classes, not free text.",
+        )
+    train, test = split(read.rows, request.dataset.train_test_split, request.model_train.seed)
+
+    def side(indices: list[int]) -> Labelled:
+        return _labelled([read.rows[index] for index in indices], labels, preparation)
+
+    loaded = load_model(
+        AutoModelForSequenceClassification,
+        checkpoint,
+        num_labels=len(labels),
+        problem_type="single_label_classification",  # the checkpoint may say otherwise of the head it had
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+    )
+    return Classification(
+        model=loaded.model,
+        fresh=loaded.fresh,
+        labels=labels,
+        train=side(train),
+        test=side(test),
+        collate=collator(checkpoint.config, checkpoint.tokenizer),
+        batch_size=request.model_train.batch_size,
+        seed=request.model_train.seed,
+        dropped={
+            "dropped_empty": read.dropped_empty,
+            "dropped_unlabelled": read.dropped_unlabelled,
+            "dropped_duplicates": read.dropped_duplicates,
+        },
+    )
+
+
+def _labelled(rows: list[Row], labels: tuple[str, ...], preparation: Preparation) -> Labelled:
+    number = {label: index for index, label in enumerate(labels)}
+    ids: list[list[int]] = []
+    for encoding in encoded(preparation.checkpoint.tokenizer, [row.text for row in rows], preparation.max_length):
+        ids.append(list(encoding.ids))
+        preparation.tick()
+    return Labelled(ids, [number[row.label] for row in rows])

@@ -1,0 +1,239 @@
+"""ONNX Runtime: a bundle becomes a model that turns texts into arrays, in batches that hold a bounded number of tokens.
+
+NVIDIA's provider is taken where the installed ONNX Runtime has it, else OpenVINO in bf16 where that is installed and the
+processor computes in bf16, else the plain CPU provider. One that does not load gives way to the next.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import timing
+from .bundles import Bundle
+from .errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import onnxruntime
+    import tokenizers
+
+__all__ = ["Batch", "Encoded", "Model", "cpu_flags", "load", "providers"]
+
+log = logging.getLogger(__name__)
+
+OUTPUT_BYTES = 256 * 1024**2  # of one batch's widest output: a row per token and a column per vocabulary entry adds up fast
+OPENVINO_BF16 = '{"CPU":{"INFERENCE_PRECISION_HINT":"bf16"}}'  # the JSON text itself, not the path of a file that holds it
+BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+PAD_TOKENS = ("[PAD]", "<pad>")
+
+Provider = tuple[str, dict[str, str]]
+Batch = tuple[list[int], NDArray[Any], NDArray[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """One text as token ids and type ids, special tokens included. `offsets`: the tokens' character ranges, where asked for."""
+
+    ids: list[int]
+    type_ids: list[int]
+    offsets: list[tuple[int, int]]
+    truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A loaded model. Any number of threads may use it at once.
+
+    `inputs` and `outputs` are the graph's: name to element type, and name to shape (an int, or a name where the size varies).
+    """
+
+    bundle: Bundle
+    tokenizer: tokenizers.Tokenizer
+    provider: str
+    inputs: dict[str, str]
+    outputs: dict[str, list[int | str]]
+    pad_id: int
+    token_budget: int
+    session: onnxruntime.InferenceSession = field(repr=False)
+
+    def encode(self, texts: Sequence[str], *, offsets: bool = False) -> list[Encoded]:
+        """The texts as tokens, each cut to the model's maximum length. An empty text is its special tokens, or one padding token."""
+        with timing.span("tokenize"):
+            encodings = self.tokenizer.encode_batch(list(texts))
+            return [
+                Encoded(
+                    ids=encoding.ids or [self.pad_id],
+                    type_ids=encoding.type_ids or [0],
+                    offsets=encoding.offsets if offsets else [],
+                    truncated=bool(encoding.overflowing),
+                )
+                for encoding in encodings
+            ]
+
+    def run(self, encoded: Sequence[Encoded], *, output: str | None = None) -> Iterator[Batch]:
+        """Run the graph, a batch at a time; `output` is the graph's first unless named.
+
+        Yields which of `encoded` the batch holds (b indices; short texts come first), the output (first axis b, padding
+        included) and the attention mask (b, length; 1 where there is a token, 0 where there is padding).
+        """
+        name = output or next(iter(self.outputs))
+        for indices in _batches([len(one.ids) for one in encoded], self._budget(name)):
+            feed, mask = self._feed([encoded[index] for index in indices])
+            with timing.span("infer"):
+                (values,) = self.session.run([name], feed)
+            yield indices, values, mask
+
+    def warm_up(self) -> None:
+        """Run one tiny batch, so that the first request does not pay for what is set up on first use."""
+        for _ in self.run(self.encode(["warm up"])):
+            pass
+
+    def _budget(self, output: str) -> int:
+        """Tokens that a batch may hold so that neither the budget nor the memory for `output` is exceeded."""
+        shape = self.outputs[output]
+        width = shape[-1] if len(shape) == 3 else 1
+        if not isinstance(width, int):
+            width = self.bundle.config.get("vocab_size") or 1
+        return max(1, min(self.token_budget, OUTPUT_BYTES // (4 * width)))
+
+    def _feed(self, batch: Sequence[Encoded]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+        length = max(len(one.ids) for one in batch)
+        ids = np.full((len(batch), length), self.pad_id, dtype=np.int64)
+        types, mask = np.zeros_like(ids), np.zeros_like(ids)
+        for row, one in enumerate(batch):
+            ids[row, : len(one.ids)] = one.ids
+            types[row, : len(one.ids)] = one.type_ids
+            mask[row, : len(one.ids)] = 1
+        positions = np.broadcast_to(np.arange(length, dtype=np.int64), ids.shape)
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "position_ids": positions}
+        return {name: given[name].astype(_DTYPES[kind], copy=False) for name, kind in self.inputs.items()}, mask
+
+
+_DTYPES: dict[str, Any] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32, "tensor(bool)": np.bool_}
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+
+
+def load(bundle: Bundle, *, tokenizer: Path | None = None, threads: int = 0, token_budget: int = 8192) -> Model:
+    """The bundle's model, ready to run. `tokenizer` (a tokenizer.json, or the folder that holds one) replaces the bundle's own.
+
+    `threads` is per session, 0 means one per core; `token_budget` counts the tokens of one batch, padding included. Raises
+    InvalidRequest where the files are not a model that can be served. External data of a graph are read from the graph's own
+    folder only: ONNX Runtime refuses absolute paths, `..` and symbolic links that lead out of it.
+    """
+    with timing.span("load"):
+        words = _open_tokenizer(tokenizer or bundle.tokenizer, bundle, own=tokenizer is None)
+        import onnxruntime
+
+        session = _open_session(bundle, threads, providers(onnxruntime.get_available_providers(), cpu_flags()))
+        inputs = {node.name: node.type for node in session.get_inputs()}
+        unknown = [name for name, kind in inputs.items() if name not in _INPUTS or kind not in _DTYPES]
+        if unknown or "input_ids" not in inputs:
+            raise _not_loadable(
+                "the graph takes other inputs than a text encoder's", f"Export a graph with the inputs {', '.join(_INPUTS)}."
+            )
+        return Model(
+            bundle=bundle,
+            tokenizer=words,
+            provider=session.get_providers()[0],
+            inputs=inputs,
+            outputs={node.name: list(node.shape) for node in session.get_outputs()},
+            pad_id=_pad_id(words, bundle),
+            token_budget=token_budget,
+            session=session,
+        )
+
+
+def providers(available: Iterable[str], cpu_flags: Iterable[str]) -> list[Provider]:
+    """The execution providers to try, best first, of those `available` in ONNX Runtime on a processor with `cpu_flags`."""
+    chosen: list[Provider] = []
+    if "CUDAExecutionProvider" in (available := set(available)):
+        chosen.append(("CUDAExecutionProvider", {}))
+    if "OpenVINOExecutionProvider" in available and not BF16_FLAGS.isdisjoint(cpu_flags):
+        chosen.append(("OpenVINOExecutionProvider", {"device_type": "CPU", "load_config": OPENVINO_BF16}))
+    return [*chosen, ("CPUExecutionProvider", {})]
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """What the processor can do, as Linux names it; nothing where that cannot be read."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return set()
+    return next((set(line.partition(":")[2].split()) for line in text.splitlines() if line.startswith(("flags", "Features"))), set())
+
+
+def _open_session(bundle: Bundle, threads: int, candidates: Sequence[Provider]) -> onnxruntime.InferenceSession:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    failures = (state.Fail, state.InvalidArgument, state.NoSuchFile, state.NoModel, state.EngineError, state.RuntimeException,
+                state.InvalidProtobuf, state.NotImplemented, state.InvalidGraph, state.EPFail, RuntimeError, ValueError)  # fmt: skip
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3  # its warnings go to stderr unstructured
+    for name, settings in candidates:
+        try:
+            session = onnxruntime.InferenceSession(str(bundle.graph), options, providers=[(name, settings)], enable_fallback=0)
+        except failures as error:
+            log.warning("engine.provider_failed", extra={"provider": name, "error": type(error).__name__, "model": bundle.digest})
+            continue
+        # Where a provider's libraries are missing, ONNX Runtime says nothing and computes with another.
+        if session.get_providers()[0] == name:
+            return session
+        log.warning("engine.provider_missing", extra={"provider": name, "model": bundle.digest})
+    raise _not_loadable(
+        "its ONNX graph is damaged, incomplete or of a newer version", "Export the model to ONNX again and publish it anew."
+    )
+
+
+def _open_tokenizer(path: Path, bundle: Bundle, *, own: bool) -> tokenizers.Tokenizer:
+    import tokenizers
+
+    try:
+        words = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json" if path.is_dir() else path))
+    except Exception:  # the library raises no narrower class
+        detail, remedy = "its tokenizer.json is missing or damaged", "Save it with `tokenizers` (a fast tokenizer) and publish it anew."
+        raise (_not_loadable(detail, remedy) if own else _bad_tokenizer(f"the tokenizer cannot be loaded: {detail}", remedy)) from None
+    if bundle.max_length <= words.num_special_tokens_to_add(False):
+        raise _not_loadable("its maximum length leaves no room for a text", "Correct `max_length` in the bundle's manifest.")
+    vocabulary = bundle.config.get("vocab_size")
+    if not own and isinstance(vocabulary, int) and words.get_vocab_size() > vocabulary:
+        raise _bad_tokenizer("the tokenizer has more tokens than the model knows", "Name the tokenizer that the model was trained with.")
+    words.no_padding()
+    words.enable_truncation(bundle.max_length, stride=0, direction="right")
+    return words
+
+
+def _pad_id(words: tokenizers.Tokenizer, bundle: Bundle) -> int:
+    configured = bundle.config.get("pad_token_id")
+    if isinstance(configured, int) and not isinstance(configured, bool) and configured >= 0:
+        return configured
+    return next((found for token in PAD_TOKENS if (found := words.token_to_id(token)) is not None), 0)
+
+
+def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices of `lengths`, shortest first, in groups whose size times longest length stays within `budget`; a group has one at least."""
+    group: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group and (len(group) + 1) * lengths[index] > budget:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+def _not_loadable(why: str, remedy: str) -> InvalidRequest:
+    return InvalidRequest(f"the model cannot be loaded: {why}", field="model", remedy=remedy)
+
+
+def _bad_tokenizer(detail: str, remedy: str) -> InvalidRequest:
+    return InvalidRequest(detail, field="tokenizer", remedy=remedy)

@@ -1,0 +1,253 @@
+"""The engine on tiny models, with the real ONNX Runtime."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pytest
+from tokenizers import Tokenizer, processors
+
+from mlaas import classifier, engine, timing
+from mlaas.errors import InvalidRequest
+from mlaas.testing import tiny_models
+
+TEXTS = ["INFN Frascati", "", "the cnaf at bologna in italy has dark matter " * 3, "Florence", "no known words here: xyz"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return tiny_models.classifier(tmp_path_factory.mktemp("classifier") / "model")
+
+
+@pytest.fixture(scope="module")
+def model(bundle):
+    return engine.load(bundle)
+
+
+def logits_of(model, texts):
+    rows = {}
+    for indices, values, _ in model.run(model.encode(texts)):
+        rows.update(zip(indices, values, strict=True))
+    return np.array([rows[index] for index in range(len(texts))])
+
+
+def test_a_text_is_its_tokens_between_the_special_ones(model):
+    (encoded,) = model.encode(["INFN Frascati"])
+    assert [model.tokenizer.id_to_token(token) for token in encoded.ids] == ["[CLS]", "infn", "frascati", "[SEP]"]
+    assert (encoded.truncated, encoded.offsets) == (False, [])
+
+
+def test_offsets_are_character_ranges_also_after_letters_of_several_bytes(model):
+    (encoded,) = model.encode(["Università di Firenze"], offsets=True)
+    start, stop = encoded.offsets[-2]
+    assert "Università di Firenze"[start:stop] == "Firenze"
+
+
+@pytest.mark.parametrize("length", [3, 8, 9])
+def test_a_text_is_cut_to_the_maximum_length_special_tokens_counted(bundle, length):
+    model = engine.load(dataclasses.replace(bundle, max_length=length))
+    fits, cut = model.encode(["infn " * (length - 2), "infn " * (length - 1)])
+    assert (len(fits.ids), fits.truncated) == (length, False)
+    assert (len(cut.ids), cut.truncated) == (length, True)
+    assert model.tokenizer.id_to_token(cut.ids[-1]) == "[SEP]"
+
+
+def test_padding_and_truncation_that_the_tokenizer_file_sets_are_not_followed(bundle, tmp_path):
+    words = Tokenizer.from_file(str(bundle.tokenizer))
+    words.enable_truncation(4)
+    words.enable_padding(length=50)
+    words.save(str(tmp_path / "tokenizer.json"))
+    (encoded,) = engine.load(bundle, tokenizer=tmp_path / "tokenizer.json").encode(["infn " * 20])
+    assert (len(encoded.ids), encoded.truncated) == (22, False)
+
+
+def test_an_empty_text_is_one_padding_token_where_the_tokenizer_adds_none(bundle, tmp_path):
+    words = tiny_models.wordpiece(["frascati"])
+    words.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    words.save(str(tmp_path / "tokenizer.json"))
+    model = engine.load(bundle, tokenizer=tmp_path)
+    (encoded,) = model.encode([""])
+    assert (encoded.ids, encoded.type_ids, encoded.truncated) == ([bundle.config["pad_token_id"]], [0], False)
+    assert logits_of(model, [""]).shape == (1, 4)
+
+
+def test_every_text_comes_back_once_and_no_batch_exceeds_the_token_budget(bundle):
+    model = engine.load(bundle, token_budget=40)
+    encoded = model.encode(TEXTS * 5)
+    seen = []
+    for indices, values, mask in model.run(encoded):
+        assert mask.shape[0] == values.shape[0] == len(indices)
+        assert mask.size <= 40
+        assert mask.sum(axis=1).tolist() == [len(encoded[index].ids) for index in indices]
+        seen += indices
+    assert sorted(seen) == list(range(25))
+    assert seen != sorted(seen)  # texts of like length go together
+
+
+def test_a_text_longer_than_the_budget_is_a_batch_of_its_own(bundle):
+    model = engine.load(bundle, token_budget=2)
+    assert [len(indices) for indices, _, _ in model.run(model.encode(TEXTS))] == [1] * len(TEXTS)
+
+
+def test_an_answer_does_not_depend_on_what_shares_its_batch(bundle, model):
+    together = logits_of(model, TEXTS)
+    alone = logits_of(engine.load(bundle, token_budget=1), TEXTS)
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_a_wide_output_makes_batches_smaller(model, monkeypatch):
+    wide = dataclasses.replace(model, outputs={"logits": ["batch", "length", 30_000]})
+    assert model._budget("logits") == 8192
+    assert wide._budget("logits") == engine.OUTPUT_BYTES // (4 * 30_000) < 8192
+
+
+@pytest.mark.parametrize("inputs", [("input_ids", "attention_mask"), ("attention_mask", "position_ids", "input_ids", "token_type_ids")])
+def test_the_graph_gets_the_inputs_that_it_declares_and_no_others(tmp_path, inputs):
+    model = engine.load(tiny_models.classifier(tmp_path / "model", inputs=inputs))
+    assert set(model.inputs) == set(inputs)
+    assert classifier.classify(model, ["Frascati"])[0].label == "LNF"
+
+
+def test_inputs_take_the_element_type_that_the_graph_declares(bundle, tmp_path):
+    graph = onnx.load(bundle.graph)
+    for node in graph.graph.input:
+        node.type.tensor_type.elem_type = onnx.TensorProto.INT32
+    onnx.save(graph, tmp_path / "model.onnx")
+    model = engine.load(dataclasses.replace(bundle, graph=tmp_path / "model.onnx"))
+    assert classifier.classify(model, ["Frascati"])[0].label == "LNF"
+
+
+def test_a_graph_that_takes_something_else_than_text_is_refused(tmp_path):
+    with pytest.raises(InvalidRequest, match="takes other inputs") as caught:
+        engine.load(tiny_models.classifier(tmp_path / "model", inputs=("input_ids", "attention_mask", "pixel_values")))
+    assert "input_ids" in caught.value.remedy
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a graph", None])
+def test_a_damaged_graph_is_refused_without_saying_where_it_lies(bundle, tmp_path, damage):
+    graph = tmp_path / "model.onnx"
+    graph.write_bytes(bundle.graph.read_bytes()[:-200] if damage is None else damage)
+    with pytest.raises(InvalidRequest, match="the model cannot be loaded: its ONNX graph") as caught:
+        engine.load(dataclasses.replace(bundle, graph=graph))
+    assert str(tmp_path) not in caught.value.detail + caught.value.remedy
+    assert (caught.value.field, bool(caught.value.remedy)) == ("model", True)
+
+
+def test_a_damaged_or_missing_tokenizer_is_refused_as_the_part_that_it_is(bundle, tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(InvalidRequest, match=r"the model cannot be loaded: its tokenizer\.json"):
+        engine.load(dataclasses.replace(bundle, tokenizer=tmp_path / "tokenizer.json"))
+    with pytest.raises(InvalidRequest, match="the tokenizer cannot be loaded") as caught:
+        engine.load(bundle, tokenizer=tmp_path / "absent")
+    assert caught.value.field == "tokenizer"
+
+
+def test_a_maximum_length_without_room_for_a_text_is_refused(bundle):
+    with pytest.raises(InvalidRequest, match="leaves no room"):
+        engine.load(dataclasses.replace(bundle, max_length=2))
+
+
+def test_another_tokenizer_is_used_in_place_of_the_models_own(bundle, tmp_path):
+    words = tiny_models.wordpiece(["frascati"])
+    words.save(str(tmp_path / "tokenizer.json"))
+    model = engine.load(bundle, tokenizer=tmp_path)
+    assert "[UNK]" not in {model.tokenizer.id_to_token(token) for token in model.encode(["frascati"])[0].ids}
+    assert model.tokenizer.get_vocab_size() == words.get_vocab_size() < engine.load(bundle).tokenizer.get_vocab_size()
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_knows_is_refused(bundle, tmp_path):
+    tiny_models.wordpiece([f"word{chr(97 + i)}{chr(97 + j)}" for i in range(26) for j in range(26)]).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InvalidRequest, match="more tokens than the model knows") as caught:
+        engine.load(bundle, tokenizer=tmp_path)
+    assert caught.value.field == "tokenizer"
+
+
+def with_external_evidence(bundle, folder, location):
+    """The bundle with its `evidence` matrix outside the graph, where `location` says."""
+    graph = onnx.load(bundle.graph)
+    tensor = next(tensor for tensor in graph.graph.initializer if tensor.name == "evidence")
+    content = onnx.numpy_helper.to_array(tensor).tobytes()
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    tensor.external_data.add(key="length", value=str(len(content)))
+    (folder / "bundle").mkdir()
+    (folder / "bundle" / "model.onnx").write_bytes(graph.SerializeToString())
+    return dataclasses.replace(bundle, folder=folder / "bundle", graph=folder / "bundle" / "model.onnx"), content
+
+
+def test_external_data_beside_the_graph_are_read(bundle, tmp_path):
+    moved, content = with_external_evidence(bundle, tmp_path, "model.onnx_data")
+    (tmp_path / "bundle" / "model.onnx_data").write_bytes(content)
+    assert classifier.classify(engine.load(moved), ["Frascati"])[0].label == "LNF"
+
+
+@pytest.mark.parametrize("way_out", ["parent", "absolute", "link"])
+def test_external_data_outside_the_bundle_are_refused(bundle, tmp_path, way_out):
+    outside = tmp_path / "outside.bin"
+    location = {"parent": "../outside.bin", "absolute": str(outside), "link": "link.bin"}[way_out]
+    moved, content = with_external_evidence(bundle, tmp_path, location)
+    outside.write_bytes(content)
+    os.symlink(outside, tmp_path / "bundle" / "link.bin")
+    with pytest.raises(InvalidRequest, match="the model cannot be loaded"):
+        engine.load(moved)
+
+
+@pytest.mark.parametrize(
+    ("available", "flags", "names"),
+    [
+        (["CPUExecutionProvider"], {"amx_bf16"}, ["CPU"]),
+        (["CUDAExecutionProvider", "CPUExecutionProvider"], set(), ["CUDA", "CPU"]),
+        (["OpenVINOExecutionProvider", "CPUExecutionProvider"], {"avx2", "avx512f"}, ["CPU"]),
+        (["OpenVINOExecutionProvider", "CPUExecutionProvider"], {"avx512_bf16"}, ["OpenVINO", "CPU"]),
+        (["OpenVINOExecutionProvider", "CPUExecutionProvider"], {"amx_bf16"}, ["OpenVINO", "CPU"]),
+        (["CPUExecutionProvider", "OpenVINOExecutionProvider", "CUDAExecutionProvider"], {"amx_bf16"}, ["CUDA", "OpenVINO", "CPU"]),
+    ],
+)
+def test_the_fastest_provider_that_is_installed_and_suits_the_processor_comes_first(available, flags, names):
+    assert [name.removesuffix("ExecutionProvider") for name, _ in engine.providers(available, flags)] == names
+
+
+def test_openvino_is_told_to_compute_in_bf16_by_the_json_text_itself():
+    (_, settings), _ = engine.providers(["OpenVINOExecutionProvider"], {"amx_bf16"})
+    assert settings["load_config"] == '{"CPU":{"INFERENCE_PRECISION_HINT":"bf16"}}'
+
+
+def test_the_processors_flags_are_read_and_their_absence_means_none(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A\nflags\t\t: fpu amx_bf16 avx2\nflags\t\t: fpu\n")
+    assert engine.cpu_flags(tmp_path / "cpuinfo") == {"fpu", "amx_bf16", "avx2"}
+    assert engine.cpu_flags(tmp_path / "absent") == set()
+
+
+def test_a_provider_that_does_not_load_gives_way_to_the_next(bundle, caplog):
+    absent = ("NotInstalledExecutionProvider", {})
+    with pytest.warns(UserWarning, match="NotInstalled"):
+        session = engine._open_session(bundle, 0, [absent, ("CPUExecutionProvider", {})])
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert [record.message for record in caplog.records] in (["engine.provider_missing"], ["engine.provider_failed"])
+
+
+def test_many_threads_get_the_answers_that_one_gets(model):
+    alone = classifier.classify(model, TEXTS, 4)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: classifier.classify(model, TEXTS, 4), range(64)))
+    assert all(answer == alone for answer in answers)
+
+
+def test_loading_tokenizing_and_inference_are_timed(bundle):
+    with timing.record() as spans:
+        engine.load(bundle).warm_up()
+    assert set(spans) == {"load", "tokenize", "infer"}
+    assert all(seconds > 0 for seconds in spans.values())
+
+
+def test_importing_the_capabilities_loads_no_heavy_library():
+    modules = ", ".join(f"mlaas.{name}" for name in ("engine", "classifier", "mask_filler", "embedder", "vector_store", "datasets"))
+    script = f"import sys, {modules}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    assert {"onnxruntime", "tokenizers", "faiss", "pyarrow", "torch", "transformers", "onnx"}.isdisjoint(loaded)
+    assert "mlaas.engine" in loaded

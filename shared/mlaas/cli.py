@@ -340,6 +340,22 @@ def export(
     display.said(f"{entry['name']} version {entry['version']} is in the catalog", entry, as_json)
 
 
+@app.command("samples", epilog="Example: mlaas samples --affiliations 5000")
+@_says_why
+def samples_(
+    affiliations: Annotated[int, typer.Option(min=100, max=1_000_000, help="Affiliation strings to generate.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Put synthetic sample data and the packaged checkpoints under the local root, to try things with."""
+    from . import samples
+
+    folder = current().artefacts
+    samples.install(folder, affiliations=affiliations, seed=seed)
+    paths = sorted(str(path.relative_to(folder)) for path in (*folder.glob("samples/*"), *folder.glob("checkpoints/*")))
+    display.said("\n".join(f"local:{path}" for path in paths), paths, as_json)
+
+
 @app.command(epilog="Example: mlaas demo --output demo-result.json")
 @_says_why
 def demo(

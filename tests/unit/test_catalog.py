@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from mlaas.catalog import Catalog, name_of
 from mlaas.documents import connect
 from mlaas.errors import NotFound
@@ -45,7 +46,9 @@ def test_an_alias_moves_and_the_versions_stay(catalog: Catalog) -> None:
     assert catalog.aliases("models") == {"m": {"production": "2"}}
 
 
-@pytest.mark.parametrize(("name", "how", "field"), [("x", {}, "model.name"), ("m", {"alias": "absent"}, "model.alias"), ("m", {"revision": "9"}, "model.name")])
+@pytest.mark.parametrize(
+    ("name", "how", "field"), [("x", {}, "model.name"), ("m", {"alias": "absent"}, "model.alias"), ("m", {"revision": "9"}, "model.name")]
+)
 def test_what_is_not_there_is_not_found_and_the_field_is_named(catalog: Catalog, name: str, how: dict[str, str], field: str) -> None:
     catalog.publish("models", "m", "d1", {})
     with pytest.raises(NotFound) as caught:
@@ -66,6 +69,8 @@ def test_followers_are_the_latest_index_of_each_name_built_with_a_model(catalog:
     assert sorted((entry["name"], entry["digest"]) for entry in catalog.followers("m")) == [("a", "2"), ("c", "4")]
 
 
-@pytest.mark.parametrize(("path", "name", "expected"), [("models/INFN Structures/", None, "infn-structures"), ("a/b", "c", "c"), ("///", None, "unnamed")])
+@pytest.mark.parametrize(
+    ("path", "name", "expected"), [("models/INFN Structures/", None, "infn-structures"), ("a/b", "c", "c"), ("///", None, "unnamed")]
+)
 def test_a_name_comes_from_the_path_unless_it_is_given(path: str, name: str | None, expected: str) -> None:
     assert name_of(path, name) == expected

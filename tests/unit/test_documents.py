@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+
 from mlaas.documents import Documents, connect
 from mlaas.errors import InvalidRequest, Unavailable
 

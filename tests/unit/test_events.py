@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mlaas import events
 from mlaas.errors import Malformed
 
@@ -19,8 +20,18 @@ def test_a_type_names_capability_and_state() -> None:
     assert events.parse_type("it.infn.mlaas.fill_mask.requested.v1") == ("fill_mask", "requested")
 
 
-@pytest.mark.parametrize("text", ["", "x", "it.infn.mlaas.classify", "it.infn.mlaas.classify.requested.v2", "it.infn.mlaas.clasify.requested.v1",
-                                  "xit.infn.mlaas.classify.requested.v1", "it.infn.mlaas.classify.requested.v1.more"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "it.infn.mlaas.classify",
+        "it.infn.mlaas.classify.requested.v2",
+        "it.infn.mlaas.clasify.requested.v1",
+        "xit.infn.mlaas.classify.requested.v1",
+        "it.infn.mlaas.classify.requested.v1.more",
+    ],
+)
 def test_any_other_type_is_not_the_platforms(text: str) -> None:
     assert events.parse_type(text) is None
 
@@ -64,7 +75,9 @@ def test_a_missing_attribute_is_named(missing: str, structured: bool) -> None:
     assert caught.value.field == missing
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"not json", b"\xff\xfe", b'{"id": 3, "source": [], "type": {}, "specversion": "1.0"}', b'"text"'])
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[]", b"not json", b"\xff\xfe", b'{"id": 3, "source": [], "type": {}, "specversion": "1.0"}', b'"text"']
+)
 def test_a_structured_event_that_is_none_is_malformed_and_nothing_else(body: bytes) -> None:
     with pytest.raises(Malformed):
         events.from_request({"content-type": events.STRUCTURED}, body)

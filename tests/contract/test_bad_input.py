@@ -39,7 +39,7 @@ def test_by_http_it_is_a_problem_that_names_the_field_and_the_remedy(client_of: 
     assert answer.status_code == case.status
     assert answer.content_type == "application/problem+json"
     assert_is_the_problem(case, answer.json)
-    assert Tasks(shared()).list()[0] == []
+    assert Tasks(shared()).find()[0] == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)
@@ -55,7 +55,7 @@ def test_as_an_event_it_is_a_failure_that_the_sender_gets_or_a_status_that_the_b
     assert reply["causationid"] == "bad-1"
     expected = case if case.where != "$" or case.status != 400 else Case(what="", function="", body=b"", status=422, where="$")
     assert_is_the_problem(expected, reply.data)
-    assert Tasks(shared()).list()[0] == []
+    assert Tasks(shared()).find()[0] == []
 
 
 def test_a_failure_has_the_same_id_each_time(client_of: Client) -> None:

@@ -124,7 +124,7 @@ def test_a_redelivered_event_makes_one_task_and_gives_the_same_reply(client_of: 
     client = client_of(capability)
     answers = [send(client, capability) for _ in range(5)]
     assert len({(answer.headers["ce-id"], answer.data) for answer in answers}) == 1
-    assert len(Tasks(shared()).list()[0]) == 1
+    assert len(Tasks(shared()).find()[0]) == 1
     assert list(Tasks(shared()).owed()) == []
 
 

@@ -32,7 +32,7 @@ def test_an_event_delivered_five_times_at_once_makes_one_task_and_one_reply(task
     with ThreadPoolExecutor(5) as pool:
         replies = list(pool.map(lambda _: events.to_json(tasks.accept("train", REQUEST, cause(), publish=False)), range(5)))
     assert all(reply == replies[0] for reply in replies)
-    assert len(tasks.list()[0]) == 1
+    assert len(tasks.find()[0]) == 1
 
 
 def test_two_causes_make_two_tasks_and_two_parts_of_one_cause_as_well(tasks: Tasks) -> None:

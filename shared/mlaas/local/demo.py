@@ -24,15 +24,18 @@ from cloudevents.http import CloudEvent
 from rich.rule import Rule
 from rich.table import Table
 
-from .. import display, events, samples
+from .. import display, events
 from ..client import EventClient, HttpClient
 from ..errors import MlaasError
+from ..samples.installation import install
 from ..settings import current
 from .kafka_server import free_port
 from .platform import Platform
 from .timeline import Timeline
 
 __all__ = ["run"]
+
+Row = tuple[dict[str, Any], str, float, str]  # the reply's data, by which way, seconds, where they went
 
 STRINGS = (
     "Istituto Nazionale di Fisica Nucleare, Laboratori Nazionali di Frascati, I-00044 Frascati, Italy",
@@ -101,10 +104,11 @@ class Demo:
     def play(self) -> None:
         """The whole demo. Raises MlaasError where a step does not happen."""
         self._say("Sample data and checkpoints (all data are synthetic)")
-        samples.install(self.settings.artefacts)
+        install(self.settings.artefacts)
         environment = {**os.environ, "MLAAS_HOME": str(self.settings.home)}
         export = subprocess.Popen(
-            [sys.executable, "-m", "mlaas.cli", "export", "-m", "local:checkpoints/minilm", "--objective", "no-objective", "--save", "models/minilm"],
+            [sys.executable, "-m", "mlaas.cli", "export", "-m", "local:checkpoints/minilm",
+             "--objective", "no-objective", "--save", "models/minilm"],
             env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
         self._say("The platform: Apache Kafka, one process for each function, one HTTP port")
         try:
@@ -190,7 +194,7 @@ class Demo:
             raise MlaasError(f"{capability} was refused: {reply.data.get('detail')}")
         return reply.data, "Kafka", arrived - started, reply.get("servertiming") or ""
 
-    def _by_http(self, http: HttpClient, capability: str, request: dict[str, Any]) -> tuple[dict[str, Any], str, float, str]:
+    def _by_http(self, http: HttpClient, capability: str, request: dict[str, Any]) -> Row:
         answer = http.ask(capability, request)
         self.requests.append({"by": "HTTP", "function": capability, "request": request})
         self.replies.append({"by": "HTTP", "function": capability, "reply": answer.data, "seconds": round(answer.seconds, 4)})

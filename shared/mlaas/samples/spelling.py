@@ -69,7 +69,7 @@ def _unaccented(text: str) -> str:
 
 def _latex(text: str, pattern: Callable[[str, str], str]) -> str:
     def one(match: re.Match[str]) -> str:
-        letter, accent = unicodedata.normalize("NFD", match[0])
+        letter, accent = tuple(unicodedata.normalize("NFD", match[0]))
         return pattern(_LATEX[accent], letter)
 
     return _ACCENTED.sub(one, text)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -86,6 +88,7 @@ class EventClient:
             ) from error
         if not partitions:
             raise Unavailable(f"Kafka has no topic {topic}", remedy="Start the platform with `mlaas up`; it makes the topics.")
+        self._unread: deque[Any] = deque()
         self._partitions = [TopicPartition(topic, number) for number in sorted(partitions)]
         self._consumer.assign(self._partitions)
         self.from_now()
@@ -98,12 +101,14 @@ class EventClient:
 
     def from_now(self) -> None:
         """Read what is published from now on."""
+        self._unread.clear()
         self._consumer.seek_to_end(*self._partitions)
         for partition in self._partitions:  # seeking is lazy: fix the position before anything is sent
             self._consumer.position(partition)
 
     def from_beginning(self) -> None:
         """Read everything that the topic still holds."""
+        self._unread.clear()
         self._consumer.seek_to_beginning(*self._partitions)
 
     def send(self, requested: Iterable[CloudEvent], *, structured: bool = False) -> int:
@@ -125,12 +130,12 @@ class EventClient:
         """Events as they arrive; for ever, or until `seconds` have passed."""
         deadline = time.monotonic() + seconds if seconds is not None else None
         while deadline is None or time.monotonic() < deadline:
-            for records in self._consumer.poll(timeout_ms=100).values():
-                for record in records:
-                    try:
-                        yield events.from_kafka(dict(record.headers), record.key, record.value)
-                    except Malformed:
-                        continue
+            if not self._unread:
+                self._unread.extend(record for records in self._consumer.poll(timeout_ms=100).values() for record in records)
+            while self._unread:  # kept between calls: who stops watching in the middle goes on there
+                record = self._unread.popleft()
+                with suppress(Malformed):
+                    yield events.from_kafka(dict(record.headers), record.key, record.value)
 
     def replies(
         self, ids: Sequence[str], *, seconds: float, until: Callable[[CloudEvent], bool] = lambda event: True

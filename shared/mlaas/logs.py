@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 __all__ = ["configure"]
 
@@ -23,9 +24,9 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure(level: int = logging.INFO) -> None:
-    """Send the platform's log to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(file: Path | None = None, *, level: int = logging.INFO) -> None:
+    """Send the platform's log to standard error, or to the end of `file`."""
+    handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logger = logging.getLogger("mlaas")
     logger.handlers[:] = [handler]

@@ -24,7 +24,7 @@ from cloudevents.http import CloudEvent
 from rich.rule import Rule
 from rich.table import Table
 
-from .. import display, events
+from .. import display, events, logs
 from ..client import EventClient, HttpClient
 from ..errors import MlaasError
 from ..samples.installation import install
@@ -47,7 +47,7 @@ SENTENCE = "The [MASK] boson was observed by two [MASK] at the Large Hadron [MAS
 QUERIES = ("flavour oscillations of neutrinos over long baselines", "a silicon tracker with fast timing")
 TRAIN: Mapping[str, Any] = {
     "model": {"path": "checkpoints/minilm", "storage_type": "local", "objective": "text-classification"},
-    "model_train": {"epochs": 4, "batch_size": 32, "max_length": 64,
+    "model_train": {"epochs": 3, "batch_size": 32, "max_length": 64,
                     "optimizer": {"name": "adamw", "init_lr": 3e-4, "num_warm_steps": 20, "weight_decay_rate": 0.01}},
     "dataset": {"path": "samples/affiliations.tsv", "storage_type": "local", "train_test_split": 0.1,
                 "text_column": "affiliation", "label_column": "label"},
@@ -73,13 +73,14 @@ TRAIN_LM: Mapping[str, Any] = {
 def run(output: Path) -> int:
     """Run the demo and write `output`; the exit status."""
     home = Path(tempfile.mkdtemp(prefix="mlaas-demo-"))
+    logs.configure(home / "platform.log")
     show = Demo(home)
     try:
         show.play()
     except (MlaasError, KeyboardInterrupt) as error:
         why = error if isinstance(error, MlaasError) else MlaasError("interrupted")
         display.error(why)
-        display.note(f"The platform has stopped. Its logs are in {home / 'logs'}.")
+        display.note(f"The platform has stopped. Its logs are in {home}.")
         show.write(output, failed=why.detail)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     show.write(output)
@@ -160,16 +161,21 @@ class Demo:
         }
         http = HttpClient(platform.url)
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for column in ("asked", "answer", "by", "ms", "where the time went"):
-            table.add_column(column, overflow="fold")
+        for column, share in (("asked", 5), ("answer", 6), ("Kafka ms", None), ("HTTP ms", None)):
+            table.add_column(column, overflow="fold", ratio=share, justify="left" if share else "right")
         for capability, request in requests.items():
-            rows = [self._by_kafka(kafka, timeline, capability, request), self._by_http(http, capability, request)]
-            asked, answered = _summary(capability, request, rows[0][0])
-            for number, (_, by, seconds, timing) in enumerate(rows):
-                table.add_row(asked if number == 0 else "", answered if number == 0 else "", by, f"{seconds * 1000:.0f}", timing)
-                self.figures[f"{capability}_by_{by.split()[0].lower()}_ms"] = round(seconds * 1000, 1)
+            ways = self._by_kafka(kafka, timeline, capability, request), self._by_http(http, capability, request)
+            times = [f"{seconds * 1000:.0f}" for _, _, seconds, _ in ways]
+            for row in _rows(capability, request, ways[0][0]):
+                table.add_row(*row, *times)
+                times = ["", ""]
+            for _, by, _, timing in ways:
+                table.add_row(f"[dim]{capability} by {by}[/]", f"[dim]{timing}[/]", "", "")
             table.add_section()
+            for _, by, seconds, _ in ways:
+                self.figures[f"{capability}_by_{by.lower()}_ms"] = round(seconds * 1000, 1)
         display.console.print(table)
+        self._note("The first answer by Kafka includes the start of the function's process, from zero.")
 
     def _kill(self, platform: Platform, kafka: EventClient, timeline: Timeline) -> None:
         self._say("A function is killed, and the next event is answered")
@@ -248,17 +254,18 @@ class Demo:
         display.console.print(f"  {line}", markup=False)
 
 
-def _summary(capability: str, request: dict[str, Any], data: dict[str, Any]) -> tuple[str, str]:
+def _rows(capability: str, request: dict[str, Any], data: dict[str, Any]) -> list[tuple[str, str]]:
+    """Texts beside what came back for each."""
     if capability == "search":
-        texts, answers = request["search_input"]["input_text"], [
-            "; ".join(f"{one['metadata']['title']} ({one['score']:.2f})" for one in found) for found in data["results"]]  # fmt: skip
-    else:
-        texts = request["predict_input"]["input_text"]
-        answers = [one["filled"] if capability == "fill_mask" else f"{one['label']} ({one['score']:.2f})" for one in data["predictions"]]
-    if capability == "fill_mask":
-        masks = data["predictions"][0]["masks"]
-        answers += [
-            f"mask {number}: " + ", ".join(f"{one['token']} {one['probability']:.2f}" for one in mask)
-            for number, mask in enumerate(masks, 1)
-        ]
-    return "\n".join(texts), "\n".join(answers)
+        texts = request["search_input"]["input_text"]
+        return [(text if rank == 0 else "", f"{one['score']:.2f}  {one['metadata']['title']}")
+                for text, found in zip(texts, data["results"], strict=True) for rank, one in enumerate(found)]  # fmt: skip
+    texts = request["predict_input"]["input_text"]
+    if capability == "classify":
+        return [(text, f"{one['label']} ({one['score']:.2f})") for text, one in zip(texts, data["predictions"], strict=True)]
+    [one] = data["predictions"]
+    masks = [
+        ("", f"mask {number}: " + ", ".join(f"{it['token']} {it['probability']:.2f}" for it in mask))
+        for number, mask in enumerate(one["masks"], 1)
+    ]
+    return [(texts[0], one["filled"]), *masks]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from .. import display
+from .. import display, logs
 from ..catalog import Catalog
 from ..documents import shared
 from ..settings import Settings, current
@@ -20,6 +20,9 @@ def run(*, port: int, kafka_port: int, kafka: str | None, home: Path | None, as_
     if home:
         settings = dataclasses.replace(settings, home=home.expanduser().absolute())
 
+    settings.home.mkdir(parents=True, exist_ok=True)
+    logs.configure(settings.home / "platform.log")
+
     def say(line: str) -> None:
         if not as_json:
             display.note(line)
@@ -31,7 +34,7 @@ def run(*, port: int, kafka_port: int, kafka: str | None, home: Path | None, as_
             display.console.print(_welcome(platform, settings), markup=False, soft_wrap=True)
         platform.wait()
         say("stopping")
-    say("stopped; nothing is running")
+    say("stopped; nothing is left running")
 
 
 def _welcome(platform: Platform, settings: Settings) -> str:

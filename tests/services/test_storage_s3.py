@@ -188,6 +188,14 @@ def test_a_version_without_its_marker_is_absent(settings: Settings, s3: Any, fol
             storage.fetch(path, "s3", settings=settings, revision=revision)
 
 
+def test_a_folder_that_nobody_published_is_no_version_though_its_path_is_served(settings: Settings, s3: Any, at: str) -> None:
+    put(s3, f"{at}/v1/a.csv", b"1")
+    assert names(storage.fetch(f"{at}/v1", "s3", settings=settings)) == ["a.csv"]
+    assert not storage.exists(at, "s3", settings=settings, revision="v1")
+    with pytest.raises(NotFound):
+        storage.fetch(at, "s3", settings=settings, revision="v1")
+
+
 def test_of_many_publishers_of_one_version_one_wins_whole_and_the_others_leave_nothing(
     settings: Settings, s3: Any, tmp_path: Path, at: str
 ) -> None:
@@ -209,9 +217,24 @@ def test_of_many_publishers_of_one_version_one_wins_whole_and_the_others_leave_n
     assert len(keys(s3, at)) == 5
 
 
-def test_an_upload_that_fails_is_no_version_and_leaves_nothing(
-    settings: Settings, s3: Any, folder: Path, at: str, monkeypatch: pytest.MonkeyPatch
+def test_a_version_published_while_another_publisher_still_uploads_is_not_replaced(
+    settings: Settings, s3: Any, folder: Path, tmp_path: Path, at: str
 ) -> None:
+    (tmp_path / "quick").mkdir()
+    (tmp_path / "quick" / "a").write_text("quick")
+    overtaken: list[str] = []
+
+    def overtake(done: int, total: int) -> None:
+        if not overtaken:
+            overtaken.append(storage.publish(tmp_path / "quick", at, "s3", "v1", settings=settings))
+
+    storage.publish(folder, at, "s3", "v1", settings=settings, progress=overtake)
+    assert overtaken == [f"{at}/v1"]
+    assert names(storage.fetch(at, "s3", settings=settings)) == ["a"]
+    assert len(keys(s3, at)) == 3  # one file, the marker, the pointer
+
+
+def test_an_upload_that_fails_is_no_version_and_leaves_nothing(settings: Settings, s3: Any, folder: Path, at: str) -> None:
     def progress(done: int, total: int) -> None:
         if done > 1_000_000:
             raise InvalidRequest("stopped")

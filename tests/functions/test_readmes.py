@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from mlaas import events
 
 FUNCTIONS = Path(__file__).parent.parent.parent / "functions"

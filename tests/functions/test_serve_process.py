@@ -17,16 +17,17 @@ from typing import Any
 
 import pytest
 import requests
+
 from mlaas.settings import Settings
 
 FUNCTIONS = Path(__file__).parent.parent.parent / "functions"
 NAMES = sorted(path.parent.name for path in FUNCTIONS.glob("*/func.py"))
-SLOW = '''
+SLOW = """
 import time
 def main(context):
     time.sleep(float(context.request.args.get("s", 0)))
     return b"{}", 200, {"Content-Type": "application/json"}
-'''
+"""
 
 
 def free_port() -> int:
@@ -38,8 +39,11 @@ def free_port() -> int:
 @contextmanager
 def serving(folder: Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "mlaas.serve", str(folder)], stderr=subprocess.PIPE,
-                               env={**os.environ, "PORT": str(port), "MLAAS_HOST": "127.0.0.1", **environment})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlaas.serve", str(folder)],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PORT": str(port), "MLAAS_HOST": "127.0.0.1", **environment},
+    )
     try:
         yield f"http://127.0.0.1:{port}", process
     finally:
@@ -67,7 +71,12 @@ def test_no_serving_process_imports_torch_or_transformers(name: str, home: Setti
         "fill_mask": {"model": {"name": "physics-lm"}, "predict_input": {"input_text": ["the [MASK]"]}},
         "search": {"dataset": {"name": "abstracts"}, "search_input": {"input_text": ["x"]}},
         "index": {"model": {"name": "minilm"}, "dataset": {"path": "affiliations.tsv"}, "vector_store_save": {"path": "i"}},
-        "train": {"model": {"path": "checkpoints/tiny", "objective": "masked-lm"}, "dataset": {"path": "affiliations.tsv"}, "model_save": {"path": "m"}}}
+        "train": {
+            "model": {"path": "checkpoints/tiny", "objective": "masked-lm"},
+            "dataset": {"path": "affiliations.tsv"},
+            "model_save": {"path": "m"},
+        },
+    }
     program = f"""
 import sys, pathlib
 from mlaas import serve
@@ -85,9 +94,13 @@ def test_ready_means_that_the_model_is_loaded(home: Settings) -> None:
     with serving(FUNCTIONS / "classify", MLAAS_PRELOAD_MODEL='{"name": "infn-structures"}') as (url, _):
         wait_for(f"{url}/health/readiness")
         assert requests.get(f"{url}/health/liveness", timeout=5).text == "OK"
-        answer = requests.post(url, json={"model": {"name": "infn-structures"}, "predict_input": {"input_text": ["INFN Frascati"]}}, timeout=10)
+        answer = requests.post(
+            url, json={"model": {"name": "infn-structures"}, "predict_input": {"input_text": ["INFN Frascati"]}}, timeout=10
+        )
         assert answer.json()["predictions"][0]["label"] == "LNF"
-        assert 'mlaas_request_seconds_count{capability="classify",outcome="succeeded"} 1.0' in requests.get(f"{url}/metrics", timeout=5).text
+        assert (
+            'mlaas_request_seconds_count{capability="classify",outcome="succeeded"} 1.0' in requests.get(f"{url}/metrics", timeout=5).text
+        )
 
 
 def test_a_function_whose_model_is_absent_lives_but_is_not_ready(home: Settings) -> None:
@@ -103,7 +116,9 @@ def test_on_sigterm_requests_in_flight_are_answered_and_no_new_ones_are_ready(tm
     with serving(tmp_path) as (url, process):
         wait_for(f"{url}/health/readiness")
         answers: list[int] = []
-        threads = [threading.Thread(target=lambda: answers.append(requests.post(f"{url}/?s=1.5", timeout=20).status_code)) for _ in range(6)]
+        threads = [
+            threading.Thread(target=lambda: answers.append(requests.post(f"{url}/?s=1.5", timeout=20).status_code)) for _ in range(6)
+        ]
         for thread in threads:
             thread.start()
         time.sleep(0.5)
@@ -145,10 +160,19 @@ def test_the_log_has_one_json_line_for_each_request_and_never_its_text(home: Set
     assert "private" not in log
 
 
-@pytest.mark.parametrize(("arguments", "environment", "said"), [
-    (["/nowhere"], {}, "holds no func.py"), ([str(FUNCTIONS / "classify")], {"PORT": "eighty"}, "PORT cannot be used")])
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [(["/nowhere"], {}, "holds no func.py"), ([str(FUNCTIONS / "classify")], {"PORT": "eighty"}, "PORT cannot be used")],
+)
 def test_a_wrong_start_says_what_is_wrong(arguments: list[str], environment: dict[str, str], said: str) -> None:
-    ran = subprocess.run([sys.executable, "-m", "mlaas.serve", *arguments], capture_output=True, text=True, env={**os.environ, **environment}, timeout=30, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-m", "mlaas.serve", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=30,
+        check=False,
+    )
     assert ran.returncode == 1
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr

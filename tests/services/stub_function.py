@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from mlaas import events
+from mlaas.errors import MlaasError
+from mlaas.local.records import Event
 
 CALLS = Path(os.environ["STUB_CALLS"])
 
@@ -22,12 +24,14 @@ CALLS = Path(os.environ["STUB_CALLS"])
 def act(event_id, data):
     """Do what the data say; the status to answer with."""
     with CALLS.open("a") as calls:
-        calls.write(f"{os.getpid()} {event_id}\n")
+        calls.write(json.dumps([os.getpid(), event_id]) + "\n")
     if data.get("die"):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(data.get("sleep", 0))
-    calls = sum(line.split()[1] == event_id for line in CALLS.read_text().splitlines())
-    return data.get("status", 0) if calls <= data.get("times", 10**6) else 0
+    if "times" in data:
+        before = sum(json.loads(line)[1] == event_id for line in CALLS.read_text().splitlines())
+        return data["status"] if before <= data["times"] else 0
+    return data.get("status", 0)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -41,15 +45,20 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if not events.is_event(self.headers):
             return self.answer(200, {"length": len(body), "query": self.path}, {"Content-Type": "application/json"})
-        event = events.from_request(dict(self.headers), body)
+        try:
+            event = events.from_request(dict(self.headers), body)
+        except (MlaasError, RecursionError):
+            return self.answer(400, {"detail": "no event"}, {"Content-Type": "application/problem+json"})
         if not event["type"].endswith(".requested.v1"):
             return self.answer(400, {"detail": f"no function takes {event['type']}"}, {"Content-Type": "application/problem+json"})
         data = event.data if isinstance(event.data, dict) else {}
         if status := act(event["id"], data):
-            return self.answer(status, {"detail": f"told to say {status}"}, {"Content-Type": "application/problem+json", **data.get("headers", {})})
+            return self.answer(
+                status, {"detail": f"told to say {status}"}, {"Content-Type": "application/problem+json", **data.get("headers", {})}
+            )
         reply = events.reply(event, "classify", "succeeded", data)
-        headers = {f"ce-{name}": value for name, value in reply.get_attributes().items() if name != "datacontenttype"}
-        return self.answer(200, reply.data, {"Content-Type": "application/json", **headers})
+        headers, content = Event(reply.get_attributes(), json.dumps(reply.data).encode()).request()
+        return self.answer(200, json.loads(content), headers)
 
     def answer(self, status, body, headers):
         content = json.dumps(body).encode()

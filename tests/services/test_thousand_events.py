@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
+
 from mlaas import events
 from mlaas.client import EventClient
 from mlaas.local.kafka_server import free_port

@@ -19,7 +19,9 @@ from mlaas.samples import checkpoints
 from mlaas.samples.affiliations import LABELS, NO_SITE, affiliations
 from mlaas.samples.typos import SLIPS, with_typos
 
-INFN = re.compile(r"i\.?n\.?f\.?n|(nazionale|nazl) (di )?fis(ica)? nucl|national institute for nuclear physics|lab\w*\.? naz|laborator\w+ nazional")
+INFN = re.compile(
+    r"i\.?n\.?f\.?n|(nazionale|nazl) (di )?fis(ica)? nucl|national institute for nuclear physics|lab\w*\.? naz|laborator\w+ nazional"
+)
 # For each label: what a string of it must contain, and what it must not, once folded to plain lower case.
 MARKS = {
     "BA": ("bari", "cagliari"), "BO": ("bologna", "cnaf"), "CA": ("cagliari", None), "CT": ("catania", r"\blns\b|laborator|lab nazl|lab\.? naz"),
@@ -59,7 +61,9 @@ def test_a_string_of_a_label_contains_what_makes_it_that_label(label: str, strin
 
 def test_a_string_of_a_structure_names_infn_or_the_laboratory(strings: list[samples.Affiliation]) -> None:
     own = re.compile(r"lnf|lngs|lnl|lns|cnaf|tifpa|national laborator|gran sasso lab")
-    assert [row.text for row in strings if row.label != NO_SITE and not INFN.search(folded(row.text)) and not own.search(folded(row.text))] == []
+    assert [
+        row.text for row in strings if row.label != NO_SITE and not INFN.search(folded(row.text)) and not own.search(folded(row.text))
+    ] == []
 
 
 def test_no_string_without_a_site_names_infn_or_one_of_its_laboratories(strings: list[samples.Affiliation]) -> None:
@@ -69,7 +73,17 @@ def test_no_string_without_a_site_names_infn_or_one_of_its_laboratories(strings:
 
 def test_hard_negatives_are_among_the_strings_without_a_site(strings: list[samples.Affiliation]) -> None:
     negatives = [folded(row.text) for row in strings if row.label == NO_SITE]
-    for word in ("inaf", "osservatorio", "cnr", "enea", "infm", "cern", "gran sasso science", "national institute of physics", "universita di padova"):
+    for word in (
+        "inaf",
+        "osservatorio",
+        "cnr",
+        "enea",
+        "infm",
+        "cern",
+        "gran sasso science",
+        "national institute of physics",
+        "universita di padova",
+    ):
         assert any(word in text for text in negatives), word
 
 
@@ -82,7 +96,11 @@ def test_one_string_in_three_has_no_site_and_the_structures_are_balanced(strings
 def test_the_strings_are_distinct_and_fit_one_line_of_a_table() -> None:
     rows = list(affiliations(25_000, seed=3))
     assert len({row.text for row in rows}) == 25_000
-    assert [row.text for row in rows if re.search(r"[\t\n\r\x00-\x1f\x80-\x9f]|  ", row.text) or not 3 < len(row.text) < 400 or row.text != row.text.strip()] == []
+    assert [
+        row.text
+        for row in rows
+        if re.search(r"[\t\n\r\x00-\x1f\x80-\x9f]|  ", row.text) or not 3 < len(row.text) < 400 or row.text != row.text.strip()
+    ] == []
 
 
 @pytest.mark.parametrize("spelling", ["Ist Nazl Fis Nucl", "Universit\\`a", "Universita'", "Sezione di Torino", "INFN Turin", "ISTITUTO NAZIONALE", "“", "``", " - ", "Lab Nazl",
@@ -152,9 +170,12 @@ def test_every_slip_is_made_somewhere() -> None:
             return self.slip if seq is SLIPS else super().choice(seq)
 
     for slip in SLIPS:
-        rng = Fixed(4)
-        rng.slip = slip
-        assert with_typos("Istituto Nazionale, Massachusetts", rng, 1) != "Istituto Nazionale, Massachusetts", slip
+        typed = set()
+        for seed in range(20):  # a letter that nothing is similar to stays as it is
+            rng = Fixed(seed)
+            rng.slip = slip
+            typed.add(with_typos("Istituto Nazionale, Massachusetts", rng, 1))
+        assert typed - {"Istituto Nazionale, Massachusetts"}, slip
 
 
 def test_a_rate_of_typos_outside_zero_to_one_is_refused_and_zero_changes_nothing() -> None:
@@ -207,7 +228,9 @@ def test_write_gives_tables_with_the_named_columns_and_the_same_bytes_each_time(
     abstract, text = json.loads(first.abstracts.read_text().splitlines()[0]), json.loads(first.texts.read_text().splitlines()[0])
     assert list(abstract) == ["id", "title", "abstract", "field"]
     assert text == {"id": "syn-0001", "text": f"{abstract['title']}. {abstract['abstract']}"}
-    assert [path.read_bytes() for path in sorted((tmp_path / "a").iterdir())] == [path.read_bytes() for path in sorted((tmp_path / "b").iterdir())]
+    assert [path.read_bytes() for path in sorted((tmp_path / "a").iterdir())] == [
+        path.read_bytes() for path in sorted((tmp_path / "b").iterdir())
+    ]
     assert {first.affiliations, first.abstracts, first.texts} == set((tmp_path / "a").iterdir())
     assert second.affiliations.name == "affiliations.tsv"
 
@@ -216,7 +239,15 @@ def test_write_gives_tables_with_the_named_columns_and_the_same_bytes_each_time(
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package that carries a checkpoint with pickles beside it, and that fails when it is imported."""
     root = tmp_path / "site" / "sample_checkpoint_package"
-    for name in ("config.json", "tokenizer.json", "model.safetensors", "1_Pooling/config.json", "heads.pt", "pytorch_model.bin", "secret.txt"):
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "1_Pooling/config.json",
+        "heads.pt",
+        "pytorch_model.bin",
+        "secret.txt",
+    ):
         path = root / "model" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)

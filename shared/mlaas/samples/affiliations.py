@@ -32,8 +32,27 @@ _SECTION = ("{i}, Sezione di {n}",) * 5 + (
     "{i} Sezione di {n}", "{i} - Sezione di {n}", "{i}-Sezione di {n}", "{i}, Sez. di {n}", "Sezione {i} di {n}", "Sezione di {n} dell'{i}",
     "{i}, {n}", "{i} {n}", "{i}-{n}", "{i} ({n})", "{i}, Sezione {n}", "{i} - {n}",
 )  # fmt: skip
-_SECTION_ENGLISH = ("{i} {n}", "{i}, {n} Section", "{i} Section of {n}", "{i}, Section of {n}", "{i} - {n}", "{i}, {n} Division", "{n} Section of {i}")
-_LABORATORY = ("{i}, {n}",) * 3 + ("{i} {n}", "{i} - {n}", "{n} dell'{i}", "{n}, {i}", "{n} ({c}), {i}", "{i}, {n} ({c})", "{i}-{c}", "{c}-{i}", "{i} {c}", "{c}, {n}")
+_SECTION_ENGLISH = (
+    "{i} {n}",
+    "{i}, {n} Section",
+    "{i} Section of {n}",
+    "{i}, Section of {n}",
+    "{i} - {n}",
+    "{i}, {n} Division",
+    "{n} Section of {i}",
+)
+_LABORATORY = ("{i}, {n}",) * 3 + (
+    "{i} {n}",
+    "{i} - {n}",
+    "{n} dell'{i}",
+    "{n}, {i}",
+    "{n} ({c}), {i}",
+    "{i}, {n} ({c})",
+    "{i}-{c}",
+    "{c}-{i}",
+    "{i} {c}",
+    "{c}, {n}",
+)
 _LABORATORY_ENGLISH = ("{i} {n}", "{i}, {n}", "{i} - {n}", "{n}, {i}", "{n} of {i}", "{n} ({c}), {i}", "{i} {c}")
 _WOS_INSTITUTE = ("Ist Nazl Fis Nucl", "Ist Nazl Fis Nucl", "INFN", "INFN", "Ist Nazl Fis Nucl INFN")
 _AND = (" and ", " and ", " & ", " e ", ", and ", "; ", ", ", " / ", " - ")
@@ -106,12 +125,20 @@ def _with_university(structure: Structure, rng: random.Random, english: bool) ->
     """A university's department together with INFN, as most authors in Italian universities sign."""
     department = _department(rng.choice(structure.universities), rng, english)
     bare = structure.kind == "section" and chance(rng, 0.4)  # the city says which section
-    ours = rng.choice(("INFN", "INFN", "Sezione INFN", "Istituto Nazionale di Fisica Nucleare", "INFN, Sezione")) if bare else _unit(structure, rng, english)
+    ours = (
+        rng.choice(("INFN", "INFN", "Sezione INFN", "Istituto Nazionale di Fisica Nucleare", "INFN, Sezione"))
+        if bare
+        else _unit(structure, rng, english)
+    )
     order = (ours, department) if chance(rng, 0.25) else (department, ours)
     joined = rng.choice(_AND).join(order)
     if not bare:
         return _tail(joined, structure, rng, english)
-    named = f"{joined}, {rng.choice(structure.english if english else structure.names)}" if chance(rng, 0.5) or _elsewhere_named(structure) else joined
+    named = (
+        f"{joined}, {rng.choice(structure.english if english else structure.names)}"
+        if chance(rng, 0.5) or _elsewhere_named(structure)
+        else joined
+    )
     return _tail(named, structure, rng, english)
 
 
@@ -127,7 +154,11 @@ def _department(university: University, rng: random.Random, english: bool) -> st
         return name
     department = rng.choice(university.departments)
     if "Università" in name and chance(rng, 0.15):
-        return f"{department} {name.replace('Università', 'dell' + chr(39) + 'Università', 1)}" if name.startswith("Università") else f"{department}, {name}"
+        return (
+            f"{department} {name.replace('Università', 'dell' + chr(39) + 'Università', 1)}"
+            if name.startswith("Università")
+            else f"{department}, {name}"
+        )
     return f"{department}, {name}" if chance(rng, 0.9) else f"{name}, {department}"
 
 

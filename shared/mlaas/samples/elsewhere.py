@@ -71,7 +71,9 @@ _ITALIAN = (
     ("Università di Sassari", "07100", "Sassari"), ("Università del Piemonte Orientale", "15121", "Alessandria"),
 )  # fmt: skip
 # Laboratories and universities abroad: name, town with its postcode, country.
-_ABROAD = tuple(tuple(line.split("|")) for line in """
+_ABROAD = tuple(
+    tuple(line.split("|"))
+    for line in """
 CERN|1211 Geneva 23|Switzerland
 CERN, European Organization for Nuclear Research|CH-1211 Geneva|Switzerland
 Deutsches Elektronen-Synchrotron DESY|22607 Hamburg|Germany
@@ -154,11 +156,35 @@ Tel Aviv University|Tel Aviv 69978|Israel
 Weizmann Institute of Science|Rehovot 76100|Israel
 University of the Witwatersrand|Johannesburg|South Africa
 Middle East Technical University|Ankara|Turkey
-""".strip().splitlines())
-_FIELDS = ("Department of Physics", "Physics Department", "Department of Physics and Astronomy", "School of Physics", "Faculty of Science", "Institute of Physics",
-           "Department of Nuclear Physics", "Institute of Theoretical Physics", "Department of Computer Science", "Department of Engineering Physics", "", "", "")
-_DEPARTMENTS = ("Dipartimento di Fisica", "Dipartimento di Matematica", "Dipartimento di Ingegneria", "Dipartimento di Scienze Fisiche", "Dipartimento di Chimica",
-                "Department of Physics", "Department of Mathematics", "Istituto di Fisica Generale", "Dipartimento di Informatica", "")
+""".strip().splitlines()
+)
+_FIELDS = (
+    "Department of Physics",
+    "Physics Department",
+    "Department of Physics and Astronomy",
+    "School of Physics",
+    "Faculty of Science",
+    "Institute of Physics",
+    "Department of Nuclear Physics",
+    "Institute of Theoretical Physics",
+    "Department of Computer Science",
+    "Department of Engineering Physics",
+    "",
+    "",
+    "",
+)
+_DEPARTMENTS = (
+    "Dipartimento di Fisica",
+    "Dipartimento di Matematica",
+    "Dipartimento di Ingegneria",
+    "Dipartimento di Scienze Fisiche",
+    "Dipartimento di Chimica",
+    "Department of Physics",
+    "Department of Mathematics",
+    "Istituto di Fisica Generale",
+    "Dipartimento di Informatica",
+    "",
+)
 _ITALY = ("Italy", "Italy", "Italy", "Italy", "Italia", "")
 
 
@@ -191,14 +217,18 @@ def _university_beside(rng: random.Random) -> str:
 def _abroad(rng: random.Random) -> str:
     name, town, country = rng.choice(_ABROAD)
     university = any(word in name for word in ("Universi", "ETH", "Institute of Technology"))
-    field = rng.choice(_FIELDS) if university else rng.choice(("", "", "", "Theory Division", "Physics Division", "Accelerator Department", "Computing Division"))
+    field = (
+        rng.choice(_FIELDS)
+        if university
+        else rng.choice(("", "", "", "Theory Division", "Physics Division", "Accelerator Department", "Computing Division"))
+    )
     order = (name, field) if chance(rng, 0.2) else (field, name)
     return _joined((*order, *rng.choice(((town, country), (town, country), (town,), (country,)))), rng)
 
 
 def _place(rng: random.Random, street: str, code: str, town: str) -> tuple[str, ...]:
     coded = rng.choice((f"{code} {town}", f"I-{code} {town}", f"I-{code} {town}", f"{town}, {code}", town))
-    return rng.choice(((street, coded), (street, coded), (coded,), (town,))) + (rng.choice(_ITALY),)
+    return (*rng.choice(((street, coded), (street, coded), (coded,), (town,))), rng.choice(_ITALY))
 
 
 def _joined(parts: tuple[str, ...], rng: random.Random) -> str:

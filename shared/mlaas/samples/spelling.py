@@ -10,10 +10,23 @@ from collections.abc import Callable
 __all__ = ["chance", "respell", "wos_style"]
 
 _LATEX = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u030c": "v", "\u0327": "c"}
-_ACCENTED = re.compile("[" + "".join(chr(code) for code in range(0xC0, 0x17F) if unicodedata.normalize("NFD", chr(code))[1:] in _LATEX) + "]")
+_ACCENTED = re.compile(
+    "[" + "".join(chr(code) for code in range(0xC0, 0x17F) if unicodedata.normalize("NFD", chr(code))[1:] in _LATEX) + "]"
+)
 _QUOTES = (("“", "”"), ('"', '"'), ("``", "''"), ("‘", "’"), ("'", "'"), ("", ""), ("", ""))
-_SHORTER = (("Dipartimento", "Dip."), ("Dipartimento", "Dipart."), ("Department", "Dept."), ("Sezione", "Sez."), ("Laboratori Nazionali", "Lab. Naz."),
-            ("University", "Univ."), ("Via ", "via "), ("degli Studi ", ""), ("Piazzale", "P.le"), ("and", "&"), ("Università", "Univ."))
+_SHORTER = (
+    ("Dipartimento", "Dip."),
+    ("Dipartimento", "Dipart."),
+    ("Department", "Dept."),
+    ("Sezione", "Sez."),
+    ("Laboratori Nazionali", "Lab. Naz."),
+    ("University", "Univ."),
+    ("Via ", "via "),
+    ("degli Studi ", ""),
+    ("Piazzale", "P.le"),
+    ("and", "&"),
+    ("Università", "Univ."),
+)
 _NO_DECOMPOSITION = str.maketrans({"ł": "l", "ø": "o", "ß": "ss", "Ł": "L", "Ø": "O"})
 
 
@@ -94,7 +107,17 @@ def _accents(text: str, rng: random.Random) -> str:
 
 def _margins(text: str, rng: random.Random) -> str:
     number, letter = rng.randint(1, 120), rng.choice("abcdefgh")
-    markers = (f"{number}{letter} ", f"{number} ", f"{letter}) ", f"{letter}", f"({letter}) ", f"({number}) ", f"$^{{{number}}}$", f"[{number}] ", f"{letter} ")
+    markers = (
+        f"{number}{letter} ",
+        f"{number} ",
+        f"{letter}) ",
+        f"{letter}",
+        f"({letter}) ",
+        f"({number}) ",
+        f"$^{{{number}}}$",
+        f"[{number}] ",
+        f"{letter} ",
+    )
     before = rng.choice(markers) if chance(rng, 0.1) else ""
     after = rng.choice("..;,") if chance(rng, 0.07) else ""
     return re.sub(r" {2,}", " ", f"{before}{text}{after}").strip()

@@ -87,7 +87,9 @@ _CATANIA = _university("Catania", "Catania", departments=(*ASTRONOMY, "Dipartime
 _PADOVA = _university("Padova", "Padua", departments=(*ASTRONOMY, "Dipartimento di Fisica e Astronomia “G. Galilei”"))
 _SISSA = University(("SISSA", "Scuola Internazionale Superiore di Studi Avanzati"), ("SISSA",), "SISSA", ("Theoretical Particle Physics",))
 _NORMALE = University(("Scuola Normale Superiore",), ("Scuola Normale Superiore",), "Scuola Normale Super Pisa", ("Classe di Scienze",))
-_GSSI = University(("Gran Sasso Science Institute", "Gran Sasso Science Institute (GSSI)"), ("GSSI",), "Gran Sasso Sci Inst", ("Area di Fisica",))
+_GSSI = University(
+    ("Gran Sasso Science Institute", "Gran Sasso Science Institute (GSSI)"), ("GSSI",), "Gran Sasso Sci Inst", ("Area di Fisica",)
+)
 _AQUILA = University(
     ("Università dell'Aquila", "Università degli Studi dell'Aquila"),
     ("University of L'Aquila",),
@@ -95,7 +97,9 @@ _AQUILA = University(
     ("Dipartimento di Scienze Fisiche e Chimiche", "Department of Physical and Chemical Sciences"),
 )
 _POLIBA = University(("Politecnico di Bari",), ("Polytechnic of Bari",), "Politecn Bari", ("Dipartimento Interateneo di Fisica",))
-_POLITO = University(("Politecnico di Torino",), ("Polytechnic of Turin",), "Politecn Torino", ("Dipartimento Scienza Applicata e Tecnologia",))
+_POLITO = University(
+    ("Politecnico di Torino",), ("Polytechnic of Turin",), "Politecn Torino", ("Dipartimento Scienza Applicata e Tecnologia",)
+)
 _POLIMI = University(("Politecnico di Milano",), ("Polytechnic of Milan",), "Politecn Milan", ("Dipartimento di Energia", *PHYSICS))
 _SALENTO = University(
     ("Università del Salento",),
@@ -117,63 +121,203 @@ def _rome(code: str, names: tuple[str, ...], wos: tuple[str, ...], street: tuple
     return Structure(code, "section", names, english, wos, places, (beside,))
 
 
-def _laboratory(code: str, names: tuple[str, ...], english: tuple[str, ...], wos: str, addresses: tuple[Address, ...], *beside: University) -> Structure:
+def _laboratory(
+    code: str, names: tuple[str, ...], english: tuple[str, ...], wos: str, addresses: tuple[Address, ...], *beside: University
+) -> Structure:
     return Structure(code, "laboratory", (*names, code), english, (wos,), addresses, beside)
 
 
 STRUCTURES: tuple[Structure, ...] = (
     _section(
-        "BA", "Bari", "Bari", (("Via E. Orabona 4", "70125", "Bari"), ("Via G. Amendola 173", "70126", "Bari")),
-        _university("Bari", "Bari", italian=("Università di Bari", "Università degli Studi di Bari “Aldo Moro”"),
-                    departments=("Dipartimento Interateneo di Fisica “M. Merlin”", *PHYSICS)), _POLIBA,
+        "BA",
+        "Bari",
+        "Bari",
+        (("Via E. Orabona 4", "70125", "Bari"), ("Via G. Amendola 173", "70126", "Bari")),
+        _university(
+            "Bari",
+            "Bari",
+            italian=("Università di Bari", "Università degli Studi di Bari “Aldo Moro”"),
+            departments=("Dipartimento Interateneo di Fisica “M. Merlin”", *PHYSICS),
+        ),
+        _POLIBA,
     ),
-    _section("BO", "Bologna", "Bologna", (("Via Irnerio 46", "40126", "Bologna"), ("Viale C. Berti Pichat 6/2", "40127", "Bologna")), _BOLOGNA),
-    _section("CA", "Cagliari", "Cagliari", (("Cittadella Universitaria", "09042", "Monserrato (Cagliari)"),
-                                            ("Complesso Universitario di Monserrato", "09042", "Monserrato")), _university("Cagliari", "Cagliari")),
+    _section(
+        "BO", "Bologna", "Bologna", (("Via Irnerio 46", "40126", "Bologna"), ("Viale C. Berti Pichat 6/2", "40127", "Bologna")), _BOLOGNA
+    ),
+    _section(
+        "CA",
+        "Cagliari",
+        "Cagliari",
+        (("Cittadella Universitaria", "09042", "Monserrato (Cagliari)"), ("Complesso Universitario di Monserrato", "09042", "Monserrato")),
+        _university("Cagliari", "Cagliari"),
+    ),
     _section("CT", "Catania", "Catania", (("Via S. Sofia 64", "95123", "Catania"), ("Via Santa Sofia 64", "95123", "Catania")), _CATANIA),
-    _section("FE", "Ferrara", "Ferrara", (("Via Saragat 1", "44122", "Ferrara"), ("Via G. Saragat 1", "44100", "Ferrara")),
-             _university("Ferrara", "Ferrara", departments=("Dipartimento di Fisica e Scienze della Terra", *PHYSICS))),
-    _section("FI", "Firenze", "Florence", (("Via G. Sansone 1", "50019", "Sesto Fiorentino"), ("Via B. Rossi 1", "50019", "Sesto Fiorentino (Firenze)")),
-             _university("Firenze", "Florence", departments=(*ASTRONOMY, *PHYSICS))),
-    _section("GE", "Genova", "Genoa", (("Via Dodecaneso 33", "16146", "Genova"),), _university("Genova", "Genoa", departments=("DIFI", *PHYSICS))),
-    _section("LE", "Lecce", "Lecce", (("Via per Arnesano", "73100", "Lecce"), ("Via Provinciale per Arnesano", "73100", "Lecce")), _SALENTO),
+    _section(
+        "FE",
+        "Ferrara",
+        "Ferrara",
+        (("Via Saragat 1", "44122", "Ferrara"), ("Via G. Saragat 1", "44100", "Ferrara")),
+        _university("Ferrara", "Ferrara", departments=("Dipartimento di Fisica e Scienze della Terra", *PHYSICS)),
+    ),
+    _section(
+        "FI",
+        "Firenze",
+        "Florence",
+        (("Via G. Sansone 1", "50019", "Sesto Fiorentino"), ("Via B. Rossi 1", "50019", "Sesto Fiorentino (Firenze)")),
+        _university("Firenze", "Florence", departments=(*ASTRONOMY, *PHYSICS)),
+    ),
+    _section(
+        "GE", "Genova", "Genoa", (("Via Dodecaneso 33", "16146", "Genova"),), _university("Genova", "Genoa", departments=("DIFI", *PHYSICS))
+    ),
+    _section(
+        "LE", "Lecce", "Lecce", (("Via per Arnesano", "73100", "Lecce"), ("Via Provinciale per Arnesano", "73100", "Lecce")), _SALENTO
+    ),
     _section("MI", "Milano", "Milan", (("Via Celoria 16", "20133", "Milano"), ("Via G. Celoria 16", "20133", "Milano")), _MILANO, _POLIMI),
-    Structure("MIB", "section", ("Milano-Bicocca", "Milano Bicocca"), ("Milano-Bicocca", "Milan-Bicocca"), ("Milano Bicocca",),
-              (Address("Piazza della Scienza 3", "20126", "Milano", "Milan"), Address("P.za della Scienza 3", "20126", "Milano", "Milan")), (_BICOCCA,)),
-    _section("NA", "Napoli", "Naples", (("Complesso Universitario di Monte S. Angelo, Via Cintia", "80126", "Napoli"), ("Via Cintia", "80126", "Napoli"),
-                                        ("Compl. Univ. Monte S. Angelo, Via Cinthia", "80126", "Napoli")), _FEDERICO),
+    Structure(
+        "MIB",
+        "section",
+        ("Milano-Bicocca", "Milano Bicocca"),
+        ("Milano-Bicocca", "Milan-Bicocca"),
+        ("Milano Bicocca",),
+        (Address("Piazza della Scienza 3", "20126", "Milano", "Milan"), Address("P.za della Scienza 3", "20126", "Milano", "Milan")),
+        (_BICOCCA,),
+    ),
+    _section(
+        "NA",
+        "Napoli",
+        "Naples",
+        (
+            ("Complesso Universitario di Monte S. Angelo, Via Cintia", "80126", "Napoli"),
+            ("Via Cintia", "80126", "Napoli"),
+            ("Compl. Univ. Monte S. Angelo, Via Cinthia", "80126", "Napoli"),
+        ),
+        _FEDERICO,
+    ),
     _section("PD", "Padova", "Padua", (("Via Marzolo 8", "35131", "Padova"), ("Via F. Marzolo 8", "35131", "Padova")), _PADOVA),
-    _section("PG", "Perugia", "Perugia", (("Via A. Pascoli", "06123", "Perugia"), ("Via Pascoli", "06123", "Perugia")),
-             _university("Perugia", "Perugia", departments=("Dipartimento di Fisica e Geologia", *PHYSICS))),
-    _section("PI", "Pisa", "Pisa", (("Largo B. Pontecorvo 3", "56127", "Pisa"), ("Largo Bruno Pontecorvo 3", "56127", "Pisa")),
-             _university("Pisa", "Pisa", departments=("Dipartimento di Fisica “E. Fermi”", *PHYSICS)), _NORMALE),
-    _section("PV", "Pavia", "Pavia", (("Via A. Bassi 6", "27100", "Pavia"), ("Via Bassi 6", "27100", "Pavia")),
-             _university("Pavia", "Pavia", departments=("Dipartimento di Fisica Nucleare e Teorica", *PHYSICS))),
-    _rome("RM1", ("Roma", "Roma", "Roma 1", "Roma I", "Roma “La Sapienza”"), ("Roma", "Roma 1", "Roma I"),
-          ("Piazzale Aldo Moro 2", "P.le A. Moro 2"), "00185", _SAPIENZA),
-    _rome("RM2", ("Roma Tor Vergata", "Roma “Tor Vergata”", "Roma 2", "Roma II", "Roma 2 “Tor Vergata”"), ("Roma Tor Vergata", "Roma 2", "Roma II"),
-          ("Via della Ricerca Scientifica 1", "Via della Ricerca Scientifica"), "00133", _TOR_VERGATA),
-    _rome("RM3", ("Roma Tre", "Roma Tre", "Roma 3", "Roma III"), ("Roma Tre", "Roma 3", "Roma III"),
-          ("Via della Vasca Navale 84", "Via Vasca Navale 84"), "00146", _ROMA_TRE),
-    _section("TO", "Torino", "Turin", (("Via P. Giuria 1", "10125", "Torino"), ("Via Pietro Giuria 1", "10125", "Torino")),
-             _university("Torino", "Turin"), _POLITO),
-    _section("TS", "Trieste", "Trieste", (("Via A. Valerio 2", "34127", "Trieste"), ("Padriciano 99", "34149", "Trieste")),
-             _university("Trieste", "Trieste"), _SISSA),
-    _laboratory("LNF", ("Laboratori Nazionali di Frascati",), ("Frascati National Laboratory", "Frascati National Laboratories"), "Lab Nazl Frascati",
-                (Address("Via Enrico Fermi 40", "00044", "Frascati", "Frascati"), Address("Via Enrico Fermi 54", "00044", "Frascati (Roma)", "Frascati (Rome)"),
-                 Address("Via E. Fermi 40", "00044", "Frascati", "Frascati")), _SAPIENZA, _TOR_VERGATA),
-    _laboratory("LNGS", ("Laboratori Nazionali del Gran Sasso", "Laboratorio Nazionale del Gran Sasso"), ("Gran Sasso National Laboratory", "Gran Sasso Laboratory"),
-                "Lab Nazl Gran Sasso",
-                (Address("Via G. Acitelli 22", "67100", "Assergi (L'Aquila)", "Assergi (L'Aquila)"), Address("S.S. 17/bis km 18+910", "67010", "Assergi (AQ)", "Assergi, L'Aquila"),
-                 Address("Via G. Acitelli 22", "67100", "Assergi", "Assergi")), _GSSI, _AQUILA),
-    _laboratory("LNL", ("Laboratori Nazionali di Legnaro",), ("Legnaro National Laboratory", "Legnaro National Laboratories"), "Lab Nazl Legnaro",
-                (Address("Viale dell'Università 2", "35020", "Legnaro (Padova)", "Legnaro (Padua)"), Address("Viale dell'Università 2", "35020", "Legnaro", "Legnaro")), _PADOVA),
-    _laboratory("LNS", ("Laboratori Nazionali del Sud",), ("Southern National Laboratory", "Laboratori Nazionali del Sud"), "Lab Nazl Sud",
-                (Address("Via S. Sofia 62", "95123", "Catania", "Catania"), Address("Via Santa Sofia 62", "95123", "Catania", "Catania")), _CATANIA),
-    _laboratory("CNAF", (), ("CNAF National Computing Centre", "CNAF Data Centre"), "CNAF",
-                (Address("Viale Carlo Berti Pichat 6/2", "40127", "Bologna", "Bologna"), Address("Viale C. Berti Pichat 6", "40127", "Bologna", "Bologna")), _BOLOGNA),
-    _laboratory("TIFPA", ("Trento Institute for Fundamental Physics and Applications (TIFPA)", "Centro TIFPA"),
-                ("Trento Institute for Fundamental Physics and Applications", "TIFPA"), "TIFPA",
-                (Address("Via Sommarive 14", "38123", "Povo (Trento)", "Povo, Trento"), Address("Via Sommarive 14", "38123", "Trento", "Trento")),
-                _university("Trento", "Trento")),
+    _section(
+        "PG",
+        "Perugia",
+        "Perugia",
+        (("Via A. Pascoli", "06123", "Perugia"), ("Via Pascoli", "06123", "Perugia")),
+        _university("Perugia", "Perugia", departments=("Dipartimento di Fisica e Geologia", *PHYSICS)),
+    ),
+    _section(
+        "PI",
+        "Pisa",
+        "Pisa",
+        (("Largo B. Pontecorvo 3", "56127", "Pisa"), ("Largo Bruno Pontecorvo 3", "56127", "Pisa")),
+        _university("Pisa", "Pisa", departments=("Dipartimento di Fisica “E. Fermi”", *PHYSICS)),
+        _NORMALE,
+    ),
+    _section(
+        "PV",
+        "Pavia",
+        "Pavia",
+        (("Via A. Bassi 6", "27100", "Pavia"), ("Via Bassi 6", "27100", "Pavia")),
+        _university("Pavia", "Pavia", departments=("Dipartimento di Fisica Nucleare e Teorica", *PHYSICS)),
+    ),
+    _rome(
+        "RM1",
+        ("Roma", "Roma", "Roma 1", "Roma I", "Roma “La Sapienza”"),
+        ("Roma", "Roma 1", "Roma I"),
+        ("Piazzale Aldo Moro 2", "P.le A. Moro 2"),
+        "00185",
+        _SAPIENZA,
+    ),
+    _rome(
+        "RM2",
+        ("Roma Tor Vergata", "Roma “Tor Vergata”", "Roma 2", "Roma II", "Roma 2 “Tor Vergata”"),
+        ("Roma Tor Vergata", "Roma 2", "Roma II"),
+        ("Via della Ricerca Scientifica 1", "Via della Ricerca Scientifica"),
+        "00133",
+        _TOR_VERGATA,
+    ),
+    _rome(
+        "RM3",
+        ("Roma Tre", "Roma Tre", "Roma 3", "Roma III"),
+        ("Roma Tre", "Roma 3", "Roma III"),
+        ("Via della Vasca Navale 84", "Via Vasca Navale 84"),
+        "00146",
+        _ROMA_TRE,
+    ),
+    _section(
+        "TO",
+        "Torino",
+        "Turin",
+        (("Via P. Giuria 1", "10125", "Torino"), ("Via Pietro Giuria 1", "10125", "Torino")),
+        _university("Torino", "Turin"),
+        _POLITO,
+    ),
+    _section(
+        "TS",
+        "Trieste",
+        "Trieste",
+        (("Via A. Valerio 2", "34127", "Trieste"), ("Padriciano 99", "34149", "Trieste")),
+        _university("Trieste", "Trieste"),
+        _SISSA,
+    ),
+    _laboratory(
+        "LNF",
+        ("Laboratori Nazionali di Frascati",),
+        ("Frascati National Laboratory", "Frascati National Laboratories"),
+        "Lab Nazl Frascati",
+        (
+            Address("Via Enrico Fermi 40", "00044", "Frascati", "Frascati"),
+            Address("Via Enrico Fermi 54", "00044", "Frascati (Roma)", "Frascati (Rome)"),
+            Address("Via E. Fermi 40", "00044", "Frascati", "Frascati"),
+        ),
+        _SAPIENZA,
+        _TOR_VERGATA,
+    ),
+    _laboratory(
+        "LNGS",
+        ("Laboratori Nazionali del Gran Sasso", "Laboratorio Nazionale del Gran Sasso"),
+        ("Gran Sasso National Laboratory", "Gran Sasso Laboratory"),
+        "Lab Nazl Gran Sasso",
+        (
+            Address("Via G. Acitelli 22", "67100", "Assergi (L'Aquila)", "Assergi (L'Aquila)"),
+            Address("S.S. 17/bis km 18+910", "67010", "Assergi (AQ)", "Assergi, L'Aquila"),
+            Address("Via G. Acitelli 22", "67100", "Assergi", "Assergi"),
+        ),
+        _GSSI,
+        _AQUILA,
+    ),
+    _laboratory(
+        "LNL",
+        ("Laboratori Nazionali di Legnaro",),
+        ("Legnaro National Laboratory", "Legnaro National Laboratories"),
+        "Lab Nazl Legnaro",
+        (
+            Address("Viale dell'Università 2", "35020", "Legnaro (Padova)", "Legnaro (Padua)"),
+            Address("Viale dell'Università 2", "35020", "Legnaro", "Legnaro"),
+        ),
+        _PADOVA,
+    ),
+    _laboratory(
+        "LNS",
+        ("Laboratori Nazionali del Sud",),
+        ("Southern National Laboratory", "Laboratori Nazionali del Sud"),
+        "Lab Nazl Sud",
+        (Address("Via S. Sofia 62", "95123", "Catania", "Catania"), Address("Via Santa Sofia 62", "95123", "Catania", "Catania")),
+        _CATANIA,
+    ),
+    _laboratory(
+        "CNAF",
+        (),
+        ("CNAF National Computing Centre", "CNAF Data Centre"),
+        "CNAF",
+        (
+            Address("Viale Carlo Berti Pichat 6/2", "40127", "Bologna", "Bologna"),
+            Address("Viale C. Berti Pichat 6", "40127", "Bologna", "Bologna"),
+        ),
+        _BOLOGNA,
+    ),
+    _laboratory(
+        "TIFPA",
+        ("Trento Institute for Fundamental Physics and Applications (TIFPA)", "Centro TIFPA"),
+        ("Trento Institute for Fundamental Physics and Applications", "TIFPA"),
+        "TIFPA",
+        (Address("Via Sommarive 14", "38123", "Povo (Trento)", "Povo, Trento"), Address("Via Sommarive 14", "38123", "Trento", "Trento")),
+        _university("Trento", "Trento"),
+    ),
 )

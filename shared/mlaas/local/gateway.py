@@ -15,7 +15,7 @@ import waitress.wasyncore
 
 from ..errors import MlaasError, NotFound, TooLarge, Unavailable
 from ..runtime import Response, problem_response
-from .dispatch import Journal
+from .broker import Journal
 from .processes import Process
 from .records import from_http
 
@@ -23,6 +23,7 @@ __all__ = ["Gateway", "create_app"]
 
 ANSWER_SECONDS = 300.0
 _SPOOLED_BYTES = 1024**3  # waitress takes this much and the application refuses it with a problem, which a client can read
+METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"]
 _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 
 
@@ -92,13 +93,8 @@ def create_app(
 
     @app.get("/")
     def index() -> Response:
-        return _json(
-            {
-                "functions": {name: {"url": f"{flask.request.host_url}{name}", **process.state()} for name, process in functions.items()},
-                "broker": f"{flask.request.host_url}broker",
-                **state(),
-            }
-        )
+        listed = {name: {"url": f"{flask.request.host_url}{name}", **process.state()} for name, process in functions.items()}
+        return _json({**state(), "functions": listed, "broker": f"{flask.request.host_url}broker"})
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -111,13 +107,8 @@ def create_app(
         journal.append(broker_topic, event.record(), patience=5.0)
         return b"", 202, {}
 
-    @app.route(
-        "/<name>", defaults={"path": ""}, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"], provide_automatic_options=False
-    )
-    @app.route(
-        "/<name>/", defaults={"path": ""}, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"], provide_automatic_options=False
-    )
-    @app.route("/<name>/<path:path>", methods=["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"], provide_automatic_options=False)
+    @app.route("/<name>", defaults={"path": ""}, methods=METHODS, strict_slashes=False)
+    @app.route("/<name>/<path:path>", methods=METHODS)
     def function(name: str, path: str) -> Response:
         process = functions.get(name.replace("_", "-"))
         if process is None:

@@ -20,7 +20,7 @@ from .records import Event
 
 __all__ = ["Jobs"]
 
-STOP_SECONDS = 5.0
+STOP_SECONDS = 3.0
 BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 60.0
 
 log = logging.getLogger("mlaas")
@@ -73,11 +73,8 @@ class Jobs:
         return {"running": self.running, "unfinished": len(self._unfinished())}
 
     def _unfinished(self) -> list[Path]:
-        mine = [
-            path
-            for path in self._folder.glob(f"{self._job.name}-*")
-            if not (path / "succeeded").exists() and not (path / "failed").exists()
-        ]
+        mine = [path for path in self._folder.glob(f"{self._job.name}-*") if path.name[:-37] == self._job.name]  # an id has 36 characters
+        mine = [path for path in mine if not (path / "succeeded").exists() and not (path / "failed").exists()]
         return sorted(mine, key=lambda path: (path / "event").stat().st_mtime_ns)
 
     def _work(self) -> None:

@@ -30,7 +30,7 @@ VERSION = "4.3.1"
 COORDINATE = f"org.apache.kafka:kafka_2.13:{VERSION}"
 LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"  # without it Kafka logs nothing; of the version of Kafka's own log4j
 READY_SECONDS = 60.0
-STOP_SECONDS = 6.0
+STOP_SECONDS = 4.0
 # A small heap and the fast compiler: ready in 2 to 4 s at about 150 MB. Class data sharing is used where the runtime has it.
 _JAVA_OPTIONS = (
     "-Xms64m",
@@ -144,7 +144,7 @@ def _fetch(coordinate: str, scratch: Path) -> list[Path]:
     if process.returncode:
         raise Unavailable(
             f"Apache Kafka {VERSION} could not be fetched from Maven Central (jgo ended with status {process.returncode})",
-            remedy="Check the network and any proxy settings and run `python -m mlaas.local.kafka_server install` again, or copy the folder "
+            remedy="Check the network and any proxy settings and run `python -m mlaas.local.kafka_server install` again, copy the folder "
             "~/.cache/mlaas from a machine that has it, or use a Kafka of yours: `mlaas up --kafka HOST:PORT`.",
         )
     # jgo sorts by whether a jar is a Java module; Kafka runs with all of them on its class path.

@@ -18,25 +18,24 @@ from typing import Any
 from zlib import crc32
 
 import urllib3
-from kafka import KafkaAdminClient
-from kafka.errors import KafkaError
 
 from ..errors import MlaasError, Unavailable
 from ..settings import Settings
-from .dispatch import RECORD_BYTES, Answer, Dispatcher, Journal, Subscriber, Subscription
+from .broker import Journal, create_topics
+from .dispatch import Dispatcher, Subscriber, Topics, to_job, to_service, to_topic
 from .gateway import Gateway, create_app
 from .jobs import Jobs
 from .kafka_server import KafkaServer, free_port
 from .manifests import Delivery, Manifests, Trigger, load
 from .processes import Host, Process
-from .records import Event
+from .subscription import Subscription
 from .watchdog import Watchdog
 
 __all__ = ["Platform"]
 
 REPOSITORY = Path(__file__).parents[3]
 PARTITIONS = 4
-DRAIN_SECONDS = 2.5
+DRAIN_SECONDS = 2.0
 
 log = logging.getLogger("mlaas")
 
@@ -170,7 +169,7 @@ class Platform:
         kafka.start()
         thread = threading.Thread(target=self._keep, args=(kafka,), name="kafka", daemon=True)
         thread.start()
-        self._stops.callback(thread.join)
+        self._stops.callback(thread.join, 4.0)
 
     def _keep(self, kafka: KafkaServer) -> None:
         """Start Kafka again when it dies; everything else waits for it meanwhile."""
@@ -183,23 +182,11 @@ class Platform:
                     log.error("kafka.waiting", extra={"fields": {"reason": error.detail}})
 
     def _create_topics(self) -> None:
-        large = {"max.message.bytes": str(RECORD_BYTES)}
-        topics: dict[str, Any] = {sink.topic: {"num_partitions": 1, "configs": large} for sink in self._manifests.sinks.values()}
-        topics |= {topic: {"num_partitions": PARTITIONS} for source in self._manifests.sources.values() for topic in source.topics}
-        topics[self._manifests.broker_topic] = {"num_partitions": PARTITIONS, "configs": large}
-        try:
-            admin = KafkaAdminClient(bootstrap_servers=self.bootstrap.split(","), bootstrap_timeout_ms=10000)
-            try:
-                there = set(admin.list_topics())
-                if missing := {name: options for name, options in topics.items() if name not in there}:
-                    admin.create_topics(missing, wait_for_metadata=True)
-            finally:
-                admin.close()
-        except KafkaError as error:
-            raise Unavailable(
-                f"Kafka at {self.bootstrap} cannot be used ({type(error).__name__})",
-                remedy="Start it, or name another: mlaas up --kafka HOST:PORT.",
-            ) from None
+        manifests = self._manifests
+        topics = {sink.topic: 1 for sink in manifests.sinks.values()} | {manifests.broker_topic: PARTITIONS}
+        large = set(topics)  # what a client sent is bounded by Kafka's default, what is made of it may be larger
+        topics |= {topic: PARTITIONS for source in manifests.sources.values() for topic in source.topics}
+        create_topics(self.bootstrap, topics, large)
 
     def _environment(self, manifest: Mapping[str, str]) -> dict[str, str]:
         """A process' environment: the manifest's, then this process' own, then what only the platform knows."""
@@ -229,91 +216,39 @@ class Platform:
 
     def _start_dispatch(self, journal: Journal) -> None:
         manifests = self._manifests
-        for name, source in manifests.sources.items():
-            forever = Delivery(
-                retry=2**31,
-                delay=0.5,
-                exponential=False,
-                dead_letters=next((t.delivery.dead_letters for t in manifests.triggers.values()), None),
-            )
-            trigger = Trigger(name, lambda event: True, "Broker", manifests.broker, forever, ordered=True)
-            self._subscribe(
-                journal, trigger, source.group, source.topics, _sink(journal, manifests.broker_topic, structured=False), workers=8
-            )
+        to_broker = to_topic(journal, manifests.broker_topic)
+        for source in manifests.sources.values():
+            forever = Delivery(retry=2**31, exponential=False, delay=0.5, dead_letters=source.dead_letters)
+            trigger = Trigger(f"source-{source.name}", lambda event: True, "Broker", manifests.broker, forever, ordered=True)
+            self._subscribe(journal, trigger, to_broker, (source.group, source.topics, 8))
         for name, trigger in manifests.triggers.items():
-            concurrency = manifests.services[trigger.subscriber].concurrency if trigger.kind == "Service" else 4
+            workers = manifests.services[trigger.subscriber].concurrency if trigger.kind == "Service" else 4
             self._subscribe(
-                journal,
-                trigger,
-                f"knative-trigger-{name}",
-                (manifests.broker_topic,),
-                self._subscriber(trigger, journal),
-                workers=concurrency,
+                journal, trigger, self._subscriber(trigger, journal), (f"knative-trigger-{name}", (manifests.broker_topic,), workers)
             )
         subscriptions = [subscription for _, subscription in self._dispatchers.values()]
         self._stops.callback(_drain, journal, subscriptions)
         for subscription in subscriptions:
             subscription.start()
 
-    def _subscribe(
-        self, journal: Journal, trigger: Trigger, group: str, topics: tuple[str, ...], subscriber: Subscriber, *, workers: int
-    ) -> None:
-        letters = trigger.delivery.dead_letters
-        target = f"{self.url}/{trigger.subscriber}" if trigger.kind == "Service" else f"{trigger.kind}/{trigger.subscriber}"
-        dispatcher = Dispatcher(
-            trigger, subscriber, journal, self._manifests.broker_topic, self._manifests.sinks[letters].topic if letters else None, target
-        )
-        member = f"{crc32(str(self._settings.home).encode()):08x}"  # a platform that was killed gets its partitions back at once
-        self._dispatchers[trigger.name] = (
-            dispatcher,
-            Subscription(
-                group,
-                topics,
-                dispatcher.handle,
-                prepare=dispatcher.prepare,
-                bootstrap=self.bootstrap,
-                member=member,
-                workers=workers,
-                ordered=trigger.ordered,
-            ),
-        )
-
     def _subscriber(self, trigger: Trigger, journal: Journal) -> Subscriber:
         if trigger.kind == "KafkaSink":
             sink = self._manifests.sinks[trigger.subscriber]
-            return _sink(journal, sink.topic, structured=sink.structured)
+            return to_topic(journal, sink.topic, structured=sink.structured)
         if trigger.kind == "JobSink":
-            return _job(self._jobs[trigger.subscriber])
-        return _service(self.functions[trigger.subscriber], self._http, trigger.delivery.timeout)
+            return to_job(self._jobs[trigger.subscriber])
+        return to_service(self.functions[trigger.subscriber], self._http, trigger.delivery.timeout)
 
-
-def _sink(journal: Journal, topic: str, *, structured: bool) -> Subscriber:
-    def send(event: Event) -> Answer:
-        journal.append(topic, event.record(structured=structured))
-        return Answer(202)
-
-    return send
-
-
-def _job(jobs: Jobs) -> Subscriber:
-    def send(event: Event) -> Answer:
-        jobs.accept(event)
-        return Answer(202)
-
-    return send
-
-
-def _service(process: Process, http: urllib3.PoolManager, timeout: float) -> Subscriber:
-    def send(event: Event) -> Answer:
-        headers, body = event.request()
-        with process.use() as url:
-            try:
-                answer = http.request("POST", f"{url}/", headers=headers, body=body, timeout=timeout, retries=False)
-            except urllib3.exceptions.HTTPError as error:
-                return Answer(0, {}, f"no answer: {type(error).__name__}".encode())
-        return Answer(answer.status, dict(answer.headers), answer.data)
-
-    return send
+    def _subscribe(self, journal: Journal, trigger: Trigger, subscriber: Subscriber, consumes: tuple[str, tuple[str, ...], int]) -> None:
+        letters = trigger.delivery.dead_letters
+        topics = Topics(self._manifests.broker_topic, self._manifests.sinks[letters].topic if letters else None)
+        target = f"{self.url}/{trigger.subscriber}" if trigger.kind == "Service" else f"{trigger.kind}/{trigger.subscriber}"
+        dispatcher = Dispatcher(trigger, subscriber, journal, topics, target)
+        member = f"{crc32(str(self._settings.home).encode()):08x}"
+        self._dispatchers[trigger.name] = (
+            dispatcher,
+            Subscription(dispatcher, *consumes, bootstrap=self.bootstrap, member=member, ordered=trigger.ordered),
+        )
 
 
 def _locked(descriptor: int) -> bool:

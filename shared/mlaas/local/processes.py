@@ -20,7 +20,7 @@ from .watchdog import Watchdog
 __all__ = ["Host", "Process", "resolve"]
 
 READY_SECONDS = 120.0
-STOP_SECONDS = 4.0
+STOP_SECONDS = 3.0
 STEADY_SECONDS = 30.0  # a process that lived this long starts with a fresh backoff when it dies
 HOPELESS = 3  # after so many early deaths in a row callers are refused at once instead of waiting
 
@@ -124,7 +124,7 @@ class Process:
                 died = child.poll() is not None or (self.url is None and time.monotonic() > deadline)
                 if self.url is None and not died and self._ready(port):
                     with self._changed:
-                        self.url, self._failures = f"http://127.0.0.1:{port}", self._failures if self.workload.retention is None else 0
+                        self.url, self._failures = f"http://127.0.0.1:{port}", 0 if self._probed else self._failures
                         self._changed.notify_all()
                 with self._changed:
                     self._changed.wait(0.1 if self.url else 0.02)

@@ -67,7 +67,8 @@ class Event:
 
 def from_http(headers: Mapping[str, str], body: bytes) -> Event:
     """The event of an HTTP request or answer. Raises Malformed if it is none."""
-    binary = not {name.lower(): value for name, value in headers.items()}.get("content-type", "").startswith(_STRUCTURED)
+    headers = {name.lower(): value for name, value in headers.items()}
+    binary = not headers.get("content-type", "").startswith(_STRUCTURED)
     try:
         return _event(events.from_request(headers, b"" if binary else body), body if binary else None)
     except (ValueError, RecursionError):  # a body nested beyond measure, a lone surrogate

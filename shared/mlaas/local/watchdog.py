@@ -38,9 +38,9 @@ class Watchdog:
         """Start `command` with its output appended to `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
-            child = subprocess.Popen(
+            child = subprocess.Popen(  # noqa: S603 -- a manifest's command
                 command, env=env, cwd=cwd, start_new_session=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )  # noqa: S603
+            )
         self._tell(f"+{child.pid}")
         return child
 

@@ -12,6 +12,7 @@ from typing import Any
 from cloudevents.http import CloudEvent
 
 from .. import events
+from ..errors import Malformed
 from ..local.kafka_server import KafkaServer, free_port
 
 __all__ = ["publish", "read", "running_kafka"]
@@ -52,7 +53,17 @@ def read(bootstrap: str, topic: str, enough: Callable[[list[CloudEvent]], bool],
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(found)} events in {topic} after {timeout:.0f} s")
             for records in consumer.poll(timeout_ms=100).values():
-                found.extend(events.from_kafka(dict(record.headers), record.key, record.value) for record in records)
+                found.extend(map(_event, records))
     finally:
         consumer.close()
     return found
+
+
+def _event(record: Any) -> CloudEvent:
+    """The event of a record; data that cannot be parsed, such as JSON nested beyond measure in a dead letter, stay bytes."""
+    try:
+        return events.from_kafka(dict(record.headers), record.key, record.value)
+    except Malformed:
+        event = events.from_kafka(dict(record.headers), record.key, b"")
+        event.data = record.value
+        return event

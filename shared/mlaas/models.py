@@ -131,6 +131,10 @@ def locate(ref: ModelRef, *, settings: Settings) -> Located:
 def check_dataset(path: str, storage_type: str, *, part: str, settings: Settings) -> None:
     """Raise NotFound unless there is a data set at `path`; nothing is fetched. `part` is the request's field that names it."""
     with within(part):
+        if storage_type == "hugging_face_hub":
+            raise InvalidRequest(
+                "data sets are not read from the hub yet", field="storage_type", remedy="Copy the file to `local` or `s3` storage."
+            )
         if not storage.exists(path, storage_type, settings=settings):
             raise NotFound(
                 "there is no data set at this path", field="path", remedy="Name a CSV, TSV, JSONL or Parquet file under the storage's root."

@@ -129,6 +129,13 @@ CASES: tuple[Case, ...] = (
         "a negative learning rate", "train", {**TRAIN, "model_train": {"optimizer": {"init_lr": -1}}}, 422, "model_train.optimizer.init_lr"
     ),
     _json("a data set that is not there", "train", {**TRAIN, "dataset": {"path": "absent.csv"}}, 404, "dataset.path"),
+    _json(
+        "a data set on the hub",
+        "train",
+        {**TRAIN, "dataset": {"path": "org/name", "storage_type": "hugging_face_hub"}},
+        422,
+        "dataset.storage_type",
+    ),
     _json("documents that are not there", "index", {**INDEX, "dataset": {"path": "absent.csv"}}, 404, "dataset.path"),
     _json("10 MB of text", "classify", {**CLASSIFY, "predict_input": {"input_text": ["x" * 10_000_000]}}, 413, "$"),
     _event("an event without an id", "classify", b"{}", "id", ce_id=""),

@@ -27,7 +27,12 @@ def test_a_command_has_help_with_an_example(command: list[str]) -> None:
 
 
 def test_every_link_of_the_readme_and_the_docs_leads_somewhere() -> None:
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "functions").glob("*/README.md"), ROOT / "docs" / "reference" / "events.md"]
+    pages = [
+        ROOT / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "functions").glob("*/README.md"),
+        ROOT / "docs" / "reference" / "events.md",
+    ]
     for page in pages:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page}: {target}"

@@ -147,7 +147,7 @@ class Demo:
             for event in asked:
                 self._publish(kafka, event)
             for event in asked:
-                done = self._until(timeline, event, "train", "succeeded", seconds=300)
+                done = self._until(timeline, event, "train", "succeeded", seconds=900)
                 self.figures[f"train_{done.data['request']['model']['objective']}_seconds"] = done.data["stats"]["elapsed"]
                 self._show_task(done.data)
             self._until(timeline, asked[0], "index", "succeeded", seconds=120)

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
 from mlaas import reference
 from mlaas.cli import app
-from typer.testing import CliRunner
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -95,7 +95,7 @@ def create_topics(bootstrap: str, topics: Mapping[str, int], large: set[str]) ->
         ) from None
 
 
-def consumer(bootstrap: str, group: str, member: str) -> KafkaConsumer:
+def consumer(bootstrap: str, member: str, group: str) -> KafkaConsumer:
     """A consumer that commits nothing by itself. A `member` that comes back after it was killed gets its partitions at once."""
     return KafkaConsumer(
         bootstrap_servers=bootstrap.split(","),

@@ -21,7 +21,7 @@ import urllib3
 
 from ..errors import MlaasError, Unavailable
 from ..settings import Settings
-from .broker import Journal, create_topics
+from .broker import Journal, consumer, create_topics
 from .dispatch import Dispatcher, Subscriber, Topics, to_job, to_service, to_topic
 from .gateway import Gateway, create_app
 from .jobs import Jobs
@@ -220,12 +220,11 @@ class Platform:
         for source in manifests.sources.values():
             forever = Delivery(retry=2**31, exponential=False, delay=0.5, dead_letters=source.dead_letters)
             trigger = Trigger(f"source-{source.name}", lambda event: True, "Broker", manifests.broker, forever, ordered=True)
-            self._subscribe(journal, trigger, to_broker, (source.group, source.topics, 8))
+            self._subscribe(self._dispatcher(trigger, journal, to_broker), trigger, source.group, source.topics, 8)
         for name, trigger in manifests.triggers.items():
             workers = manifests.services[trigger.subscriber].concurrency if trigger.kind == "Service" else 4
-            self._subscribe(
-                journal, trigger, self._subscriber(trigger, journal), (f"knative-trigger-{name}", (manifests.broker_topic,), workers)
-            )
+            dispatcher = self._dispatcher(trigger, journal, self._subscriber(trigger, journal))
+            self._subscribe(dispatcher, trigger, f"knative-trigger-{name}", (manifests.broker_topic,), workers)
         subscriptions = [subscription for _, subscription in self._dispatchers.values()]
         self._stops.callback(_drain, journal, subscriptions)
         for subscription in subscriptions:
@@ -239,16 +238,16 @@ class Platform:
             return to_job(self._jobs[trigger.subscriber])
         return to_service(self.functions[trigger.subscriber], self._http, trigger.delivery.timeout)
 
-    def _subscribe(self, journal: Journal, trigger: Trigger, subscriber: Subscriber, consumes: tuple[str, tuple[str, ...], int]) -> None:
+    def _dispatcher(self, trigger: Trigger, journal: Journal, subscriber: Subscriber) -> Dispatcher:
         letters = trigger.delivery.dead_letters
         topics = Topics(self._manifests.broker_topic, self._manifests.sinks[letters].topic if letters else None)
         target = f"{self.url}/{trigger.subscriber}" if trigger.kind == "Service" else f"{trigger.kind}/{trigger.subscriber}"
-        dispatcher = Dispatcher(trigger, subscriber, journal, topics, target)
-        member = f"{crc32(str(self._settings.home).encode()):08x}"
-        self._dispatchers[trigger.name] = (
-            dispatcher,
-            Subscription(dispatcher, *consumes, bootstrap=self.bootstrap, member=member, ordered=trigger.ordered),
-        )
+        return Dispatcher(trigger, subscriber, journal, topics, target)
+
+    def _subscribe(self, dispatcher: Dispatcher, trigger: Trigger, group: str, topics: tuple[str, ...], workers: int) -> None:
+        connect = partial(consumer, self.bootstrap, f"{crc32(str(self._settings.home).encode()):08x}")
+        subscription = Subscription(dispatcher, connect, group, topics, workers=workers, ordered=trigger.ordered)
+        self._dispatchers[trigger.name] = dispatcher, subscription
 
 
 def _locked(descriptor: int) -> bool:

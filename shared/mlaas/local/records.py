@@ -99,10 +99,12 @@ def _event(event: CloudEvent, data: bytes | None) -> Event:
             attributes[name] = value if isinstance(value, str) else json.dumps(value)
             attributes[name].encode()  # a lone surrogate fails here, as ValueError
     if data is None:
-        given = event.data
+        given, content = event.data, attributes.get("datacontenttype", "")
+        if isinstance(given, str) and content.startswith("text/"):
+            given = given.encode()
         data = given if isinstance(given, bytes) else b"" if given is None else json.dumps(given, ensure_ascii=False).encode()
-        if not isinstance(given, bytes):
-            attributes["datacontenttype"] = "application/json"
+        if not isinstance(given, bytes) or content.startswith(_STRUCTURED):
+            attributes["datacontenttype"] = "application/json" if not isinstance(given, bytes) else "application/octet-stream"
     return Event(attributes, data)
 
 

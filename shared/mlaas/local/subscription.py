@@ -11,11 +11,12 @@ import itertools
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import MlaasError
-from .broker import ConsumerRebalanceListener, KafkaConsumer, KafkaError, OffsetAndMetadata, TopicPartition, consumer
+from .broker import ConsumerRebalanceListener, KafkaConsumer, KafkaError, OffsetAndMetadata, TopicPartition
 from .records import Event
 
 __all__ = ["Handler", "Subscription"]
@@ -78,6 +79,9 @@ class _Progress:
         return min(self.unfinished, default=self.position)
 
 
+Connect = Callable[[str], KafkaConsumer]
+
+
 class Handler(Protocol):
     """What becomes of a subscription's records."""
 
@@ -89,16 +93,13 @@ class Handler(Protocol):
 
 
 class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
-    """A consumer group that hands the events of `topics` to `handler`, `workers` at once.
+    """A consumer group that hands the events of `topics` to `handler`, `workers` at once; `connect(group)` makes its consumer.
 
     `ordered` keeps events of one key in order, also across attempts; otherwise one that waits holds up no other.
     """
 
-    def __init__(
-        self, handler: Handler, group: str, topics: tuple[str, ...], workers: int, *, bootstrap: str, member: str, ordered: bool
-    ) -> None:
-        self.group, self._topics, self._handler, self._ordered = group, topics, handler, ordered
-        self._bootstrap, self._member = bootstrap, member
+    def __init__(self, handler: Handler, connect: Connect, group: str, topics: tuple[str, ...], *, workers: int, ordered: bool) -> None:
+        self.group, self._topics, self._handler, self._connect, self._ordered = group, topics, handler, connect, ordered
         self._stopping, self._drained = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._progress: dict[TopicPartition, _Progress] = {}
@@ -160,7 +161,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._stopping.wait(0.5)
 
     def _consume(self) -> None:
-        kafka = consumer(self._bootstrap, self.group, self._member)
+        kafka = self._connect(self.group)
         try:
             kafka.subscribe(list(self._topics), listener=self)
             committed = 0.0

@@ -29,7 +29,7 @@ def publish(bootstrap: str, topic: str, messages: Iterable[CloudEvent | bytes]) 
     """Append events, or bytes that are none, and wait until they are acknowledged."""
     from kafka import KafkaProducer
 
-    producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all")
+    producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all", reconnect_backoff_max_ms=500)
     try:
         sent = []
         for message in messages:
@@ -45,7 +45,14 @@ def read(bootstrap: str, topic: str, enough: Callable[[list[CloudEvent]], bool],
     """The events of `topic` from its beginning, until there are `enough` of them. Raises TimeoutError, saying how many came."""
     from kafka import KafkaConsumer
 
-    consumer: Any = KafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False, group_id=None)
+    consumer: Any = KafkaConsumer(
+        topic,
+        bootstrap_servers=bootstrap,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        group_id=None,
+        reconnect_backoff_max_ms=500,
+    )
     found: list[CloudEvent] = []
     deadline = time.monotonic() + timeout
     try:

@@ -296,7 +296,7 @@ def test_stopping_waits_for_what_is_in_flight_commits_it_and_closes(subscribe):
     handler = FakeHandler(lambda offset, attempt: time.sleep(0.3))
     consumer = FakeConsumer(1)
     subscription = subscribe(handler, consumer)
-    until(lambda: subscription.unfinished == 1)
+    until(lambda: handler.at_work == 1)
     subscription.begin_stop()
     subscription.join(2.0)
     assert consumer.committed[-1] == 1

@@ -42,7 +42,7 @@ class Process:
         self.workload, self._host, self._probed = workload, host, probed
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._supervise, name=f"process-{workload.name}", daemon=True)
-        self._stopping = False
+        self._stopping = self._ending = False
         self._in_use = self._failures = 0
         self._last_use = 0.0
         self.url: str | None = None
@@ -82,12 +82,9 @@ class Process:
                 self._last_use = time.monotonic()
 
     def state(self) -> dict[str, object]:
-        """For people: idle, starting or running, with the process id and how often it was restarted."""
-        return {
-            "state": "running" if self.url else "starting" if self.pid else "failing" if self._failures else "idle",
-            "pid": self.pid,
-            "restarts": self.restarts,
-        }
+        """For people: idle, starting, running, stopping or failing, with the process id and how often it was restarted."""
+        up = "running" if self.url else "stopping" if self._ending else "starting"
+        return {"state": up if self.pid else "failing" if self._failures else "idle", "pid": self.pid, "restarts": self.restarts}
 
     def _supervise(self) -> None:
         while True:
@@ -130,8 +127,9 @@ class Process:
                     self._changed.wait(0.1 if self.url else 0.02)
         finally:
             with self._changed:
-                self.url = self.pid = None
+                self.url, self._ending = None, True
             self._host.watchdog.end(child, STOP_SECONDS)
+            self.pid, self._ending = None, False
         return died
 
     def _wanted(self) -> bool:

@@ -44,6 +44,8 @@ STATES = ("requested", "accepted", "progressed", "succeeded", "failed", "cancell
 KAFKA_RECORD = "dev.knative.kafka.event"  # the type Knative's KafkaSource gives to a record that is no CloudEvent
 STRUCTURED = "application/cloudevents+json"
 _IDS = uuid.UUID("6f0d9f5e-6d1c-5b0a-9a53-0f6c1c1c4d0a")
+# What the cloudevents library raises, by itself or from below, for something that is no event.
+_UNREADABLE = (GenericException, ValueError, TypeError, AttributeError, KeyError, RecursionError)
 _REQUIRED = ("specversion", "id", "source", "type")
 
 
@@ -115,7 +117,7 @@ def from_request(headers: Mapping[str, str], body: bytes) -> CloudEvent:
     """The CloudEvent of an HTTP request, structured or binary. Raises Malformed naming the missing attribute."""
     try:
         event = from_http({name.lower(): value for name, value in headers.items()}, body)
-    except (GenericException, ValueError, TypeError, AttributeError, KeyError):
+    except _UNREADABLE:
         raise Malformed(
             "the CloudEvent is malformed or lacks a required attribute",
             field=_missing(headers, body),
@@ -130,7 +132,7 @@ def from_kafka(headers: Mapping[str, bytes], key: bytes | None, value: bytes) ->
     structured = headers.get("content-type", b"").startswith(STRUCTURED.encode())
     try:
         event = from_structured(message) if structured else from_binary(message, data_unmarshaller=_json_or_text)
-    except (GenericException, ValueError, TypeError, AttributeError, KeyError):
+    except _UNREADABLE:
         raise Malformed("the Kafka record is not a CloudEvent", remedy="Send `ce_` headers or a structured event.") from None
     if isinstance(key := event.get("partitionkey"), bytes):
         event["partitionkey"] = key.decode("utf-8", "replace")
@@ -180,7 +182,7 @@ def _missing(headers: Mapping[str, str], body: bytes) -> str | None:
 def _json_or_text(body: bytes | str | None) -> Any:
     try:
         return json.loads(body) if body else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return body
 
 

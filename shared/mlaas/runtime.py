@@ -202,6 +202,8 @@ def _json(body: Any, status: int, content_type: str = "application/json") -> Res
 
 
 def _event(event: CloudEvent) -> Response:
+    if not all(str(value).isprintable() and str(value).isascii() for value in event.get_attributes().values()):
+        return _json(events.to_json(event), 200, events.STRUCTURED)  # no HTTP header carries such an attribute
     headers, body = to_binary(event)
     return body, 200, {"Content-Type": "application/json", **{name: value for name, value in headers.items() if name != "content-type"}}
 

@@ -169,6 +169,14 @@ def test_an_index_of_another_model_is_refused_with_the_reason(client_of: Client)
     assert "another model" in answer.json["detail"]
 
 
+def test_an_id_that_no_header_can_carry_comes_back_in_a_structured_reply(client_of: Client) -> None:
+    kind = events.event_type("classify", "requested")
+    document = {"specversion": "1.0", "id": "richiesta perché\nno", "source": "/test", "type": kind, "data": REQUESTS["classify"]}
+    answer = client_of("classify").post("/", data=json.dumps(document), headers={"Content-Type": "application/cloudevents+json"})
+    assert answer.status_code == 200
+    assert events.from_request(dict(answer.headers), answer.data)["causationid"] == "richiesta perché\nno"
+
+
 @pytest.mark.parametrize("folder", sorted(path.parent.name for path in FUNCTIONS.glob("*/func.py")))
 def test_a_function_is_thin_and_complete(folder: str) -> None:
     lines = (FUNCTIONS / folder / "func.py").read_text().splitlines()

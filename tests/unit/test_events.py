@@ -108,3 +108,8 @@ def test_a_kafka_record_that_is_no_event_is_malformed(headers: dict[str, bytes])
 def test_an_event_survives_a_file() -> None:
     sent = events.reply(events.new("train", {}), "train", "accepted", {"task_id": "1"}, subject="1")
     assert events.to_json(events.from_json(json.loads(json.dumps(events.to_json(sent))))) == events.to_json(sent)
+
+
+def test_a_kafka_record_nested_beyond_measure_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        events.from_kafka({"content-type": events.STRUCTURED.encode()}, None, b"[" * 100_000)

@@ -43,11 +43,11 @@ STRINGS = (
     "Dipartimento di Fisica, Università di Roma Tor Vergata and INFN, Roma, Italy",
     "INAF, Osservatorio Astrofisico di Catania, Italy",
 )
-SENTENCE = "The [MASK] boson was observed by two [MASK] at the Large Hadron [MASK]."
+SENTENCE = "We report a search for dark [MASK] and for gravitational [MASK] from black [MASK]."
 QUERIES = ("flavour oscillations of neutrinos over long baselines", "a silicon tracker with fast timing")
 TRAIN: Mapping[str, Any] = {
     "model": {"path": "checkpoints/minilm", "storage_type": "local", "objective": "text-classification"},
-    "model_train": {"epochs": 3, "batch_size": 32, "max_length": 64,
+    "model_train": {"epochs": 2, "batch_size": 32, "max_length": 64,
                     "optimizer": {"name": "adamw", "init_lr": 3e-4, "num_warm_steps": 20, "weight_decay_rate": 0.01}},
     "dataset": {"path": "samples/affiliations.tsv", "storage_type": "local", "train_test_split": 0.1,
                 "text_column": "affiliation", "label_column": "label"},
@@ -60,10 +60,10 @@ TRAIN: Mapping[str, Any] = {
 TRAIN_LM: Mapping[str, Any] = {
     "model": {"path": "checkpoints/cassette", "storage_type": "local", "objective": "masked-lm"},
     "model_train": {
-        "epochs": 3,
+        "epochs": 20,
         "batch_size": 16,
         "max_length": 128,
-        "optimizer": {"name": "adamw", "init_lr": 5e-4, "num_warm_steps": 10},
+        "optimizer": {"name": "adamw", "init_lr": 1e-3, "num_warm_steps": 20},
     },
     "dataset": {"path": "samples/texts.jsonl", "storage_type": "local", "train_test_split": 0.1, "text_column": "text"},
     "model_save": {"path": "models/physics-lm", "storage_type": "local"},

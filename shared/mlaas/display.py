@@ -133,7 +133,7 @@ def catalog(found: Mapping[str, tuple[Sequence[Mapping[str, Any]], Mapping[str, 
         for one in versions:
             mine = [alias for alias, version in aliases.get(one["name"], {}).items() if version == one["version"]]
             what = one.get("objective") or f"{one.get('count')} documents"
-            table.add_row(kind, one["name"], one["version"], ", ".join(mine), what, one["digest"][:12], one["created"])
+            table.add_row(kind, one["name"], one["version"], ", ".join(mine), what, one["digest"][:12], one["created"][:16])
     console.print(table)
 
 
@@ -188,7 +188,7 @@ def _answered(table: Table, answer: Answer, as_json: bool) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in ("task", "status", "submitted", "created", "L2", "id"))
     return table
 
 

@@ -19,12 +19,12 @@ import pytest
 pytest.importorskip("torch")
 import onnx
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertForMaskedLM, BertModel
+from transformers import BertForMaskedLM
 
 from mlaas import classifier, engine
 from mlaas.contracts import TrainRequest, parse
 from mlaas.errors import InvalidRequest
+from mlaas.testing.tiny_checkpoints import BIRDS, STONES, write_checkpoint, write_rows
 from mlaas.training import parity, run
 from mlaas.training.checkpoints import open_checkpoint
 from mlaas.training.export import export
@@ -34,11 +34,6 @@ from mlaas.training.optimization import HEAD_FACTOR, has_bf16, optimizer, rate_a
 from mlaas.training.progress import Meter, Report
 from mlaas.training.run import Outcome, Sources, train
 
-BIRDS = ("robin", "heron", "swift", "wren", "stork", "raven")
-STONES = ("basalt", "granite", "marble", "slate", "quartz", "flint")
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-PIECES = ("the", "old", "and", "near", "town", "by", "##s", "##let", "is")
-
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Any:
@@ -46,35 +41,6 @@ def _one_thread() -> Any:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def write_tokenizer(folder: Path) -> int:
-    """A lower-casing WordPiece tokenizer of the words above; the size of its vocabulary."""
-    vocabulary = {token: number for number, token in enumerate((*SPECIAL, *BIRDS, *STONES, *PIECES))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer.enable_padding(length=40)  # as sentence-transformers ships it: training must not pad to it
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return len(vocabulary)
-
-
-def write_checkpoint(folder: Path, kind: Any = BertModel) -> Path:
-    folder.mkdir()
-    size = write_tokenizer(folder)
-    torch.manual_seed(1)
-    config = BertConfig(
-        vocab_size=size,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=40,
-        hidden_dropout_prob=0.05,
-    )
-    kind(config).save_pretrained(folder, safe_serialization=True)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +53,9 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "language-model", BertForMaskedLM)
 
 
-def sentence(draw: random.Random, words: tuple[str, ...]) -> str:
-    return " ".join(["the", *draw.choices(words, k=draw.randint(1, 4)), *draw.choices(("old", "near", "town", "by"), k=draw.randint(1, 5))])
-
-
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    draw = random.Random(0)
-    file = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    rows = [{"text": sentence(draw, words), "label": label} for label, words in (("stone", STONES), ("bird", BIRDS)) for _ in range(60)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0], {"text": " ", "label": "bird"}]), "utf-8")
-    return file
+    return write_rows(tmp_path_factory.mktemp("data") / "rows.jsonl")
 
 
 def asking(objective: str = "text-classification", *, epochs: int = 5, lr: float = 3e-3, **settings: Any) -> TrainRequest:

@@ -1,0 +1,157 @@
+"""Jobs as JobSink starts them: an event in a folder, a process, and a task that always ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlaas import events, indexing, models
+from mlaas.catalog import Catalog
+from mlaas.contracts import IndexRequest, ModelRef, TrainRequest, VectorStoreRef, parse
+from mlaas.documents import shared
+from mlaas.settings import Settings
+from mlaas.tasks import Tasks
+from mlaas.testing.homes import ABSTRACTS
+from mlaas.training.accept import accept
+
+INDEX: dict[str, Any] = {
+    "model": {"name": "minilm"},
+    "dataset": {"path": "abstracts.jsonl", "loader_kwargs": {"page_content_column": "abstract", "id_column": "id"}},
+    "vector_store_save": {"path": "indexes/new"},
+}
+TRAIN: dict[str, Any] = {
+    "model": {"path": "checkpoints/bert", "objective": "text-classification"},
+    "model_train": {"epochs": 5, "batch_size": 8, "optimizer": {"init_lr": 3e-3}},
+    "dataset": {"path": "rows.jsonl", "train_test_split": 0.2},
+    "model_save": {"path": "models/birds"},
+}
+
+
+def accepted(capability: str, request: dict[str, Any], folder: Path) -> tuple[str, Path]:
+    """Accept a task as its function does; its id, and the folder with its event."""
+    cause = events.new(capability, request)
+    event = (indexing.accept(parse(IndexRequest, request), cause, False) if capability == "index"
+             else accept(parse(TrainRequest, request), cause, False))  # fmt: skip
+    folder.mkdir()
+    (folder / "event").write_text(json.dumps(events.to_json(event)))
+    return event["subject"], folder
+
+
+def start(module: str, folder: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "K_EVENT_PATH": str(folder), "K_EXECUTION_MODE": "batch", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", module], env=environment, stderr=subprocess.PIPE)
+
+
+def run(module: str, folder: Path) -> int:
+    process = start(module, folder)
+    process.communicate(timeout=120)
+    return process.returncode
+
+
+def owed() -> list[str]:
+    return [event["type"].split(".")[4] for _, event in Tasks(shared()).owed()]
+
+
+@pytest.fixture
+def documents(home: Settings) -> Path:
+    file = home.artefacts / "abstracts.jsonl"
+    file.write_text("".join(json.dumps({"id": key, "abstract": text, "field": field}) + "\n" for key, text, field in ABSTRACTS))
+    return file
+
+
+def test_an_index_job_publishes_a_version_that_search_serves_and_owes_its_event(home: Settings, documents: Path, tmp_path: Path) -> None:
+    task_id, folder = accepted("index", INDEX, tmp_path / "job")
+    assert run("mlaas.indexing", folder) == 0
+    task = Tasks(shared()).get(task_id)
+    assert task["task_status"] == "succeeded"
+    assert task["result"]["index"]["count"] == 3
+    assert owed() == ["succeeded"]
+    loaded = models.load_store(VectorStoreRef(name="new"))
+    assert loaded.model == ModelRef(name="minilm", revision="1")
+    assert Catalog(shared()).followers("minilm")[0]["name"] in ("new", "abstracts")
+    assert run("mlaas.indexing", folder) == 0  # the same event again: nothing happens
+    assert owed() == ["succeeded"]
+    assert not list((home.home / "work").iterdir())
+
+
+@pytest.mark.parametrize(("content", "said"), [('{"id": "1", "abstrakt": "x"}\n', "abstract"), ("{broken", "line 1"), ("", "")])
+def test_a_job_with_bad_data_fails_with_the_reason_and_is_not_tried_again(
+    home: Settings, documents: Path, tmp_path: Path, content: str, said: str
+) -> None:
+    documents.write_text(content)
+    task_id, folder = accepted("index", INDEX, tmp_path / "job")
+    assert run("mlaas.indexing", folder) == 0
+    task = Tasks(shared()).get(task_id)
+    assert task["task_status"] == "failed"
+    assert said in task["error"]["detail"] + task["error"]["remedy"]
+    assert "/tmp" not in str(task["error"])
+    assert owed() == ["failed"]
+
+
+@pytest.mark.training
+def test_a_training_job_publishes_a_model_that_classifies(home: Settings, tmp_path: Path) -> None:
+    from mlaas import classifier
+    from mlaas.testing.tiny_checkpoints import write_checkpoint, write_rows
+
+    if not (home.artefacts / "checkpoints" / "bert").exists():
+        write_checkpoint(home.artefacts / "checkpoints" / "bert")
+    write_rows(home.artefacts / "rows.jsonl")
+    task_id, folder = accepted("train", TRAIN, tmp_path / "job")
+    assert run("mlaas.training.job", folder) == 0
+    task = Tasks(shared()).get(task_id)
+    assert task["task_status"] == "succeeded", task.get("error")
+    assert task["evaluation"]["accuracy"] > 0.9
+    assert (task["dataset"]["samples_train"], len(task["history"]["loss"])) == (96, 5)
+    loaded = models.load(ModelRef(name="birds"))
+    assert [one.label for one in classifier.classify(loaded.model, ["the raven heron old", "the quartz flint near town"])] == ["bird", "stone"]
+
+
+@pytest.mark.training
+def test_a_job_that_is_stopped_gives_its_task_back_and_one_that_is_killed_is_run_again(home: Settings, tmp_path: Path) -> None:
+    from mlaas.testing.tiny_checkpoints import write_checkpoint, write_rows
+
+    if not (home.artefacts / "checkpoints" / "bert").exists():
+        write_checkpoint(home.artefacts / "checkpoints" / "bert")
+    write_rows(home.artefacts / "rows.jsonl")
+    long = TRAIN | {"model_train": {"epochs": 1000, "batch_size": 8}}
+    task_id, folder = accepted("train", long, tmp_path / "job")
+    tasks = Tasks(shared())
+
+    def begin(attempt: int) -> subprocess.Popen[bytes]:
+        process = start("mlaas.training.job", folder)
+        deadline = time.monotonic() + 60
+        while tasks.get(task_id)["task_status"] != "running" or tasks.get(task_id)["stats"]["attempts"] != attempt:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        return process
+
+    stopped = begin(1)
+    stopped.send_signal(signal.SIGTERM)
+    stopped.communicate(timeout=60)
+    assert stopped.returncode == 128 + signal.SIGTERM
+    assert tasks.get(task_id)["task_status"] == "accepted"
+    killed = begin(1)
+    killed.kill()
+    killed.communicate()
+    assert tasks.get(task_id)["task_status"] == "running"
+    again = begin(2)
+    tasks.cancel(task_id)
+    again.communicate(timeout=60)
+    assert again.returncode == 0
+    assert tasks.get(task_id)["task_status"] == "cancelled"
+    assert owed() == ["cancelled"]
+
+
+def test_a_job_without_its_event_says_what_is_missing(home: Settings, tmp_path: Path) -> None:
+    process = start("mlaas.indexing", tmp_path / "absent")
+    assert b"K_EVENT_PATH" in process.communicate(timeout=30)[1]
+    assert process.returncode == 1

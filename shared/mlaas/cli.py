@@ -306,9 +306,10 @@ def catalog_show(
     name: str,
     version: Annotated[str | None, typer.Option(help="The latest by default.")] = None,
     kind: Annotated[str, typer.Option(help="models or indexes.")] = "models",
+    as_json: Json = False,
 ) -> None:
-    """Show an entry, as JSON."""
-    display.json_(_catalog().resolve(_kinds(kind)[0], name, revision=version))
+    """Show an entry."""
+    display.entry(_catalog().resolve(_kinds(kind)[0], name, revision=version), as_json)
 
 
 @catalog_app.command("alias", epilog="Example: mlaas catalog alias infn-structures production 3")
@@ -355,11 +356,12 @@ def samples_(
 @_says_why
 def demo(
     output: Annotated[Path, typer.Option(help="Where every request, reply and figure is written.")] = Path("demo-result.json"),
+    as_json: Json = False,
 ) -> None:
     """Run the main job from end to end on real Kafka, in front of your eyes."""
     from .local import demo as local
 
-    raise typer.Exit(local.run(output))
+    raise typer.Exit(local.run(output, as_json))
 
 
 def _predict(model: str, texts: list[str], top_k: int) -> dict[str, Any]:

@@ -16,7 +16,22 @@ from . import events
 from .client import Answer
 from .errors import MlaasError
 
-__all__ = ["catalog", "classified", "console", "error", "event", "filled", "follow", "json_", "note", "said", "searched", "task", "tasks"]
+__all__ = [
+    "catalog",
+    "classified",
+    "console",
+    "entry",
+    "error",
+    "event",
+    "filled",
+    "follow",
+    "json_",
+    "note",
+    "said",
+    "searched",
+    "task",
+    "tasks",
+]
 
 FINAL = ("succeeded", "failed", "cancelled")
 _POLL_SECONDS = 0.5
@@ -121,6 +136,14 @@ def task(one: Mapping[str, Any], as_json: bool) -> None:
             evaluation[large] = "... (see --json)"
     history = {name: value for name, value in one.get("history", {}).items() if name != "steps"}
     console.print_json(json.dumps({**shown, "evaluation": evaluation, "history": history}, ensure_ascii=False))
+
+
+def entry(one: Mapping[str, Any], as_json: bool) -> None:
+    """A catalog entry."""
+    if as_json:
+        json_(one)
+    else:
+        console.print_json(json.dumps(one, ensure_ascii=False))
 
 
 def catalog(found: Mapping[str, tuple[Sequence[Mapping[str, Any]], Mapping[str, Mapping[str, str]]]], as_json: bool) -> None:

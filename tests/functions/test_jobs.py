@@ -111,7 +111,10 @@ def test_a_training_job_publishes_a_model_that_classifies(home: Settings, tmp_pa
     assert task["evaluation"]["accuracy"] > 0.9
     assert (task["dataset"]["samples_train"], len(task["history"]["loss"])) == (96, 5)
     loaded = models.load(ModelRef(name="birds"))
-    assert [one.label for one in classifier.classify(loaded.model, ["the raven heron old", "the quartz flint near town"])] == ["bird", "stone"]
+    assert [one.label for one in classifier.classify(loaded.model, ["the raven heron old", "the quartz flint near town"])] == [
+        "bird",
+        "stone",
+    ]
 
 
 @pytest.mark.training

@@ -24,6 +24,7 @@ def test_a_reference_page_is_what_the_code_says(name: str) -> None:
 def test_a_command_has_help_with_an_example(command: list[str]) -> None:
     said = CliRunner().invoke(app, [*command, "--help"])
     assert said.exit_code == 0
+    assert "--json" in said.stdout
     assert re.sub(r"\s+", " ", said.stdout).find(f"Example: mlaas {' '.join(command)}") > 0
 
 

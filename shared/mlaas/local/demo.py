@@ -70,11 +70,12 @@ TRAIN_LM: Mapping[str, Any] = {
 }
 
 
-def run(output: Path) -> int:
-    """Run the demo and write `output`; the exit status."""
+def run(output: Path, as_json: bool = False) -> int:
+    """Run the demo and write `output`; the exit status. With `as_json` only the figures are shown, as JSON, at the end."""
+    display.console.quiet = as_json
     home = Path(tempfile.mkdtemp(prefix="mlaas-demo-"))
     logs.configure(home / "platform.log")
-    show = Demo(home)
+    show = Demo(home, as_json)
     try:
         show.play()
     except (MlaasError, KeyboardInterrupt) as error:
@@ -86,20 +87,22 @@ def run(output: Path) -> int:
     show.write(output)
     display.note(f"Every request, reply and figure is in {output}. Nothing is left running.")
     shutil.rmtree(home, ignore_errors=True)
+    if as_json:
+        display.json_(show.figures)
     return 0
 
 
 class Demo:
     """One run: what happened so far is in `requests`, `replies`, `arrived` and `figures`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, as_json: bool) -> None:
         self.started = time.perf_counter()
         self.settings = dataclasses.replace(current(), home=home, root=None, cache=None, documents=None)
         self.requests: list[dict[str, Any]] = []
         self.replies: list[dict[str, Any]] = []
         self.arrived: list[dict[str, Any]] = []
         self.figures: dict[str, Any] = {}
-        self.bar = display.progress_bar()
+        self.bar = display.progress_bar(disable=as_json)
         self.rows: dict[str, Any] = {}
 
     def play(self) -> None:
@@ -228,7 +231,7 @@ class Demo:
         key = event.get("subject") or event["id"]
         if key in self.rows:
             self.bar.update(self.rows[key], completed=100)
-        console = self.bar.console if self.bar.live.is_started else display.console
+        console = self.bar.console if self.bar.live.is_started and not self.bar.disable else display.console
         console.print(f"  [dim]event[/] {event['type']} [dim]{key[:8]} at {time.perf_counter() - self.started:.1f} s[/]")
 
     def _progress(self, event: CloudEvent) -> None:
@@ -244,7 +247,7 @@ class Demo:
         shown = {name: task.get(name) for name in ("task_id", "task_status", "stats", "history", "evaluation", "dataset", "result")}
         shown["history"] = {name: value for name, value in task["history"].items() if name != "steps"}
         shown["evaluation"] = {name: value for name, value in task["evaluation"].items() if name not in ("confusion", "per_class")}
-        self.bar.console.print_json(json.dumps(shown, ensure_ascii=False))
+        (display.console if self.bar.disable else self.bar.console).print_json(json.dumps(shown, ensure_ascii=False))
         self.figures[f"evaluation_{task['request']['model']['objective']}"] = shown["evaluation"]
 
     def _say(self, title: str) -> None:

@@ -49,7 +49,8 @@ def _welcome(platform: Platform, settings: Settings) -> str:
             f"Kafka  {platform.bootstrap}        requests to mlaas.requests, replies in mlaas.events",
             f"State  {settings.home}\n",
             *(["In another terminal, first:", *needed, ""] if needed else []),
-            *(_with_models(platform) if "infn-structures" in known else _first_steps()),
+            *([] if "infn-structures" in known else _first_steps()),
+            *_asking(platform),
             "\nCtrl-C stops everything.",
         ]
     )
@@ -64,14 +65,15 @@ def _first_steps() -> list[str]:
         "  mlaas search -i abstracts 'oscillations of neutrinos'",
         "  mlaas train -m local:checkpoints/minilm --objective text-classification --dataset local:samples/affiliations.tsv"
         " --text-column affiliation --learning-rate 3e-4 --save models/infn-structures --watch",
-        "  mlaas classify -m infn-structures 'INFN, Sezione di Pisa, Italy'",
+        "",
     ]
 
 
-def _with_models(platform: Platform) -> list[str]:
+def _asking(platform: Platform) -> list[str]:
     request = '{"model": {"name": "infn-structures"}, "predict_input": {"input_text": ["INFN, Sezione di Pisa, Italy"]}}'
     return [
-        "Try next, in another terminal:",
+        "Ask, in another terminal:",
+        "  mlaas classify -m infn-structures 'INFN, Sezione di Pisa, Italy'",
         f"  curl -s {platform.url}/classify -H 'Content-Type: application/json' -d '{request}'",
         f"  mlaas send classify '{request}' --wait",
         "  mlaas watch",

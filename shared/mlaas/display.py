@@ -115,12 +115,9 @@ def tasks(found: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
         json_(found)
         return
-    table = _table("task", "what", "status", "submitted", "elapsed", "result")
+    table = _table("task", "what", "status", "elapsed", "result")
     for one in found:
-        what = f"{one['capability']} {one['request'].get('model', {}).get('objective') or ''}".strip()
-        table.add_row(
-            one["task_id"], what, _status(one), one["stats"]["submitted"][:19], _seconds(one["stats"].get("elapsed")), _result(one)
-        )
+        table.add_row(one["task_id"], one["capability"], _status(one), _seconds(one["stats"].get("elapsed")), _result(one))
     console.print(table)
 
 
@@ -211,7 +208,7 @@ def _answered(table: Table, answer: Answer, as_json: bool) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("task", "status", "submitted", "created", "L2", "id"))
+        table.add_column(column, overflow="fold", no_wrap=column in ("task", "status", "elapsed", "L2", "id"))
     return table
 
 

@@ -15,6 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,train,local,samples,dev]'
 	$(BIN)/python -m mlaas.local.kafka_server install
+	$(BIN)/python -m mlaas.testing.mongo_server install
 	touch $@
 
 demo: $(READY) ## Run the main job on real Kafka and write demo-result.json

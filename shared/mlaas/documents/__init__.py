@@ -62,13 +62,19 @@ class Documents(Protocol):
 
 
 def connect(url: str) -> Documents:
-    """The store at `url`: `sqlite:///path`."""
+    """The store at `url`: `sqlite:///path` or `mongodb://host/database`."""
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite":
         from .sqlite import SqliteDocuments
 
         return SqliteDocuments(Path(rest))
-    raise InvalidRequest("the document store's URL has an unknown scheme", field="MLAAS_DOCUMENTS", remedy="Use sqlite:///path.")
+    if scheme in ("mongodb", "mongodb+srv"):
+        from .mongo import MongoDocuments
+
+        return MongoDocuments(url)
+    raise InvalidRequest(
+        "the document store's URL has an unknown scheme", field="MLAAS_DOCUMENTS", remedy="Use sqlite:///path or mongodb://host/database."
+    )
 
 
 def shared(settings: Settings | None = None) -> Documents:

@@ -18,13 +18,14 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 from ..errors import MlaasError, Unavailable
 from .watchdog import Watchdog
 
-__all__ = ["VERSION", "KafkaServer", "free_port", "install", "installed", "is_free"]
+__all__ = ["VERSION", "KafkaServer", "fetch_jars", "free_port", "install", "installed", "is_free"]
 
 VERSION = "4.3.1"
 COORDINATE = f"org.apache.kafka:kafka_2.13:{VERSION}"
@@ -78,37 +79,42 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mlaas" / f"kafka-{VERSION}"
 
 
-def installed() -> bool:
+def installed(jars: Path | None = None) -> bool:
     """Whether the jars are there, complete."""
+    jars = jars or folder()
     try:
-        expected: dict[str, int] = json.loads((folder() / "jars.json").read_text())
-        return bool(expected) and all((folder() / name).stat().st_size == size for name, size in expected.items())
+        expected: dict[str, int] = json.loads((jars / "jars.json").read_text())
+        return bool(expected) and all((jars / name).stat().st_size == size for name, size in expected.items())
     except (OSError, ValueError):
         return False
 
 
 def install() -> Path:
-    """Fetch the jars unless they are there, and return their folder. Raises Unavailable when they cannot be had."""
-    if installed():
-        return folder()
-    folder().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="kafka-", dir=folder().parent) as scratch:
-        # Resolved one by one: together, the logger's managed versions would replace some of Kafka's.
-        jars = _fetch(COORDINATE, Path(scratch) / "kafka") + [
-            jar for jar in _fetch(LOGGING, Path(scratch) / "logging") if "slf4j-impl" in jar.name
-        ]
-        if not any(jar.name.startswith("kafka_2.13-") for jar in jars):
-            raise Unavailable("jgo fetched no Apache Kafka", remedy="Run the command again; report it if it stays.")
+    """Fetch Kafka's jars unless they are there, and return their folder. Raises Unavailable when they cannot be had."""
+    # Resolved one by one: together, the logger's managed versions would replace some of Kafka's.
+    return fetch_jars(folder(), {COORDINATE: "", LOGGING: "slf4j-impl"})
+
+
+def fetch_jars(to: Path, wanted: Mapping[str, str]) -> Path:
+    """Fetch jars into the folder `to`, all or none, unless they are there: of each coordinate those with this in their name."""
+    if installed(to):
+        return to
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="jars-", dir=to.parent) as scratch:
+        jars = [jar for number, (coordinate, part) in enumerate(wanted.items())
+                for jar in _fetch(coordinate, Path(scratch) / str(number)) if part in jar.name]  # fmt: skip
+        if not jars:
+            raise Unavailable(f"jgo fetched nothing for {next(iter(wanted))}", remedy="Run the command again; report it if it stays.")
         whole = Path(scratch) / "whole"
         whole.mkdir()
         for jar in jars:
             shutil.copy2(jar, whole / jar.name)
         (whole / "jars.json").write_text(json.dumps({jar.name: jar.stat().st_size for jar in jars}))
-        if folder().exists() and not installed():
-            shutil.rmtree(folder())
+        if to.exists() and not installed(to):
+            shutil.rmtree(to)
         with contextlib.suppress(OSError):  # someone else was faster
-            whole.rename(folder())
-    return folder()
+            whole.rename(to)
+    return to
 
 
 def _fetch(coordinate: str, scratch: Path) -> list[Path]:
@@ -137,15 +143,15 @@ def _fetch(coordinate: str, scratch: Path) -> list[Path]:
     started = time.monotonic()
     while process.poll() is None:
         size = sum(path.stat().st_size for path in scratch.glob("repository/**/*.jar") if path.exists())
-        _progress(f"{coordinate}: {size / 1e6:.0f} MB fetched (Kafka is about 46 MB), {time.monotonic() - started:.0f} s")
+        _progress(f"{coordinate}: {size / 1e6:.0f} MB fetched, {time.monotonic() - started:.0f} s")
         time.sleep(0.5)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     if process.returncode:
         raise Unavailable(
-            f"Apache Kafka {VERSION} could not be fetched from Maven Central (jgo ended with status {process.returncode})",
-            remedy="Check the network and any proxy settings and run `python -m mlaas.local.kafka_server install` again, copy the folder "
-            "~/.cache/mlaas from a machine that has it, or use a Kafka of yours: `mlaas up --kafka HOST:PORT`.",
+            f"{coordinate} could not be fetched from Maven Central (jgo ended with status {process.returncode})",
+            remedy="Check the network and any proxy settings and run the command again, copy the folder ~/.cache/mlaas from a machine that "
+            "has it, or use a Kafka of yours: `mlaas up --kafka HOST:PORT`.",
         )
     # jgo sorts by whether a jar is a Java module; Kafka runs with all of them on its class path.
     return [jar for kind in ("jars", "modules") for jar in scratch.glob(f"cache/**/{kind}/*.jar")]

@@ -10,13 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from mlaas.documents import Documents, connect
+from mlaas.documents import Documents, connect, mongo
 from mlaas.errors import InvalidRequest, Unavailable
+from mlaas.testing import mongo_server as mongo_server_
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(scope="module")
+def mongo_server() -> Iterator[str]:
+    if not mongo_server_.installed():
+        pytest.skip("mongo-java-server is not installed: python -m mlaas.testing.mongo_server install")
+    with mongo_server_.running_mongo_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "mongodb"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"{request.param}:///{tmp_path}/documents.sqlite".replace("////", "///")
+    if request.param == "mongodb":
+        return f"{request.getfixturevalue('mongo_server')}-{tmp_path.name[-40:].replace('_', '-')}"
+    return f"sqlite:///{tmp_path}/documents.sqlite"
 
 
 @pytest.fixture
@@ -73,7 +84,9 @@ def test_documents_survive_a_restart(url: str) -> None:
     first = connect(url)
     first.insert("tasks", "a", {"text": "è così"})
     first.close()
-    assert connect(url).get("tasks", "a").body == {"text": "è così"}
+    second = connect(url)
+    assert second.get("tasks", "a").body == {"text": "è così"}
+    second.close()
 
 
 def _claim_all(url: str) -> list[str]:
@@ -82,6 +95,7 @@ def _claim_all(url: str) -> list[str]:
         for stored in free:
             if store.replace("tasks", stored, {**stored.body, "task_status": "running"}):
                 claimed.append(stored.key)
+    store.close()
     return claimed
 
 
@@ -107,6 +121,15 @@ def test_a_store_that_is_away_is_unavailable_without_its_reason_in_the_text(tmp_
         connect(f"sqlite:///{tmp_path}/documents.sqlite").get("tasks", "a")
     assert str(tmp_path) not in caught.value.detail
     assert isinstance(caught.value.__cause__, sqlite3.Error)
+
+
+def test_a_mongodb_that_is_away_is_unavailable_and_its_url_stays_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mongo, "_SELECTION_MS", 200)
+    store = connect("mongodb://user:secret@127.0.0.1:1/mlaas")
+    with pytest.raises(Unavailable) as caught:
+        store.get("tasks", "a")
+    store.close()
+    assert "secret" not in caught.value.detail
 
 
 def test_an_unknown_scheme_is_refused_with_the_known_ones() -> None:

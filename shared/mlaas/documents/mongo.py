@@ -1,0 +1,101 @@
+"""The document store of an institute: MongoDB 4.4 or later, through pymongo.
+
+Only single-document operations are used, so a standalone server without transactions keeps every promise. Writes wait
+for a majority unless the URL says otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from pymongo import DESCENDING, MongoClient, WriteConcern
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from ..errors import InvalidRequest, Unavailable
+from . import INDEXED, Stored
+
+__all__ = ["MongoDocuments"]
+
+_SELECTION_MS = 5000
+_DATABASE = "mlaas"
+
+Raw = dict[str, Any]
+
+
+class MongoDocuments:
+    """Documents in the database that `url` names, `mlaas` by default. The client, and so the connection, is made at the first use."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def insert(self, collection: str, key: str, body: Mapping[str, Any]) -> bool:
+        with _errors():
+            try:
+                self._collection(collection).insert_one({"_id": key, "revision": 1, "created": time.time_ns(), "body": dict(body)})
+            except DuplicateKeyError:
+                return False
+            return True
+
+    def get(self, collection: str, key: str) -> Stored | None:
+        with _errors():
+            raw = self._collection(collection).find_one({"_id": key})
+        return _stored(raw) if raw else None
+
+    def replace(self, collection: str, stored: Stored, body: Mapping[str, Any]) -> bool:
+        replaced = {"revision": stored.revision + 1, "created": stored.created, "body": dict(body)}
+        with _errors():
+            done = self._collection(collection).replace_one({"_id": stored.key, "revision": stored.revision}, replaced)
+        return done.matched_count == 1
+
+    def find(self, collection: str, match: Mapping[str, Any], *, limit: int = 100, before: str | None = None) -> list[Stored]:
+        query: Raw = {f"body.{field}": value for field, value in match.items()}
+        if before:
+            created, _, key = before.partition(":")
+            query["$or"] = [{"created": {"$lt": int(created)}}, {"created": int(created), "_id": {"$lt": key}}]
+        with _errors():
+            found = self._collection(collection).find(query).sort([("created", DESCENDING), ("_id", DESCENDING)]).limit(limit)
+            return [_stored(raw) for raw in found]
+
+    def close(self) -> None:
+        if client := self.__dict__.pop("_client", None):
+            client.close()
+        self.__dict__.pop("_database", None)
+
+    def _collection(self, name: str) -> Collection[Raw]:
+        return self._database[name]
+
+    @cached_property
+    def _client(self) -> MongoClient[Raw]:
+        return MongoClient(self._url, serverSelectionTimeoutMS=_SELECTION_MS, appname="mlaas")
+
+    @cached_property
+    def _database(self) -> Database[Raw]:
+        concern = None if "w=" in self._url else WriteConcern(w="majority")
+        database = self._client.get_default_database(_DATABASE, write_concern=concern)
+        for collection, fields in INDEXED.items():
+            database[collection].create_index([("created", DESCENDING), ("_id", DESCENDING)])
+            for field in fields:
+                database[collection].create_index([(f"body.{field}", 1), ("created", DESCENDING)])
+        return database
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except PyMongoError as error:
+        raise Unavailable("the document store cannot be used now") from error
+    except (ValueError, TypeError) as error:
+        raise InvalidRequest(
+            "the document store's URL cannot be used", field="MLAAS_DOCUMENTS", remedy="Use mongodb://HOST:PORT/DATABASE."
+        ) from error
+
+
+def _stored(raw: Mapping[str, Any]) -> Stored:
+    return Stored(raw["_id"], raw["revision"], raw["created"], raw["body"])

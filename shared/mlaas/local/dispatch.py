@@ -1,165 +1,196 @@
-"""Moves events between Kafka and the functions: what Knative's KafkaSource, Broker and Trigger do."""
+"""What Knative's KafkaSource, Broker and Trigger do: events from topics to subscribers, replies back to the Broker's topic.
+
+At least once: an offset is committed only when its event is at its end (its reply durably in the Broker's topic, or
+itself in the dead letters), and only as far as every earlier event of the partition is at its end too.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any
 
-import urllib3
+from cloudevents.http import CloudEvent
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from .. import events
-from ..errors import Malformed, TooLarge, Unavailable
-from .broker import Journal
-from .jobs import Jobs
-from .manifests import Delivery, Trigger
-from .processes import Process
-from .records import Event, from_http, from_record
+from ..errors import MlaasError, TooLarge, Unavailable
+from ..runtime import problem_response
+from .manifests import Route
+from .records import from_http, from_record
 
-__all__ = ["Answer", "Dispatcher", "Subscriber", "Topics", "is_retryable", "to_job", "to_service", "to_topic"]
+__all__ = ["Broker", "Send", "Subscription"]
 
-ERROR_BYTES = 1024
+RECORD_BYTES = 4 * 1024**2  # room for a request of Kafka's default size and what a dead letter adds to it
+IN_FLIGHT = 256  # events of a subscription that are fetched and not at their end
+COMMIT_SECONDS, DRAIN_SECONDS, RETRY_AFTER_SECONDS = 0.25, 2.0, 30.0
+RETRIED = (0, 404, 408, 409, 429)  # and 5xx, as Knative does
 
 log = logging.getLogger("mlaas")
+Send = Callable[[CloudEvent], tuple[bytes, int, Mapping[str, str]] | None]  # an answer's body, status (0: none came) and headers
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a subscriber said. Status 0: nothing, the connection failed."""
+class Broker:
+    """Kafka at `bootstrap`, with `topics`. Whoever waits for it gives up once `stopping` is set. Raises Unavailable."""
 
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-
-Subscriber = Callable[[Event], Answer]
-
-
-def is_retryable(status: int) -> bool:
-    """Whether Knative tries again after an answer with this status."""
-    return status == 0 or status in (404, 408, 409, 429) or status >= 500
-
-
-@dataclass(frozen=True)
-class Topics:
-    """Where replies and dead letters go."""
-
-    broker: str
-    dead_letters: str | None
-
-
-class Dispatcher:
-    """One Trigger: hands its events to `subscriber`, and what comes back to the Broker, or the event to the dead letters.
-
-    `target` is what a dead letter says about where the event should have gone.
-    """
-
-    def __init__(self, trigger: Trigger, subscriber: Subscriber, journal: Journal, topics: Topics, target: str) -> None:
-        self._trigger, self._subscriber, self._journal, self._topics, self._target = trigger, subscriber, journal, topics, target
-        self.delivered = self.retried = self.dead_lettered = 0
-
-    def prepare(self, record: Any) -> Event | None:
-        """The event of `record` if the Trigger wants it."""
-        event = from_record(record)
-        return event if self._trigger.matches(event.attributes) else None
-
-    def handle(self, event: Event, attempt: int) -> float | None:
-        """Try once; None when the event is at its end, or the seconds until the next try."""
-        answer = self._ask(event)
-        if 200 <= answer.status < 300:
-            refused = self._reply(answer)
-            if refused is None:
-                self.delivered += 1
-                return None
-            answer = refused
-        elif self._journal.stopping.is_set():
-            return 1.0  # perhaps only because the platform stops; it is delivered again at the next start
-        elif is_retryable(answer.status) and attempt < self._trigger.delivery.retry:
-            self.retried += 1
-            return max(self._trigger.delivery.backoff(attempt), _retry_after(answer, self._trigger.delivery))
-        self._bury(event, answer)
-        return None
-
-    def _ask(self, event: Event) -> Answer:
+    def __init__(self, bootstrap: str, topics: Iterable[str]) -> None:
+        self.stopping = threading.Event()
+        self._kafka: dict[str, Any] = {"bootstrap_servers": bootstrap.split(","), "reconnect_backoff_max_ms": 1000}
+        limits = {"max_block_ms": 5000, "request_timeout_ms": 5000, "delivery_timeout_ms": 10000, "max_request_size": RECORD_BYTES}
         try:
-            return self._subscriber(event)
-        except Unavailable as error:
-            return Answer(503, {"Retry-After": str(error.retry_after)}, error.detail.encode())
-        except TooLarge as error:
-            return Answer(413, {}, error.detail.encode())
-        except Exception as error:  # a defect here must cost this event its tries, not the subscription its worker
-            log.exception("delivery.defect", extra={"fields": {"trigger": self._trigger.name, "id": event.attributes["id"]}})
-            return Answer(0, {}, type(error).__name__.encode())
+            admin = KafkaAdminClient(**self._kafka, bootstrap_timeout_ms=10000)
+            settings = {"num_partitions": 1, "configs": {"max.message.bytes": str(RECORD_BYTES)}}
+            if missing := set(topics) - set(admin.list_topics()):
+                admin.create_topics(dict.fromkeys(missing, settings), wait_for_metadata=True)
+            admin.close()
+            # Without idempotence no outage leaves the producer unusable; whoever waits for each acknowledgement keeps the order.
+            self._producer = KafkaProducer(**self._kafka, **limits, acks="all", enable_idempotence=False, metrics_enabled=False)
+        except KafkaError as error:
+            remedy = "Start it, or name another: mlaas up --kafka HOST:PORT."
+            raise Unavailable(f"Kafka at {bootstrap} cannot be used ({type(error).__name__})", remedy=remedy) from None
 
-    def _reply(self, answer: Answer) -> Answer | None:
-        """Append the event in `answer` to the Broker; what was wrong with it, if anything."""
-        if not events.is_event(answer.headers):
-            return None
-        try:
-            self._journal.append(self._topics.broker, from_http(answer.headers, answer.body).record())
-        except (Malformed, TooLarge) as error:
-            return Answer(answer.status, {}, f"the reply was refused: {error.detail}".encode())
-        return None
-
-    def _bury(self, event: Event, answer: Answer) -> None:
-        log.warning(
-            "event.dead_lettered", extra={"fields": {"trigger": self._trigger.name, "id": event.attributes["id"], "status": answer.status}}
-        )
-        self.dead_lettered += 1
-        if self._topics.dead_letters is None:
-            return
-        reason = b64encode(answer.body[:ERROR_BYTES]).decode()
-        letter = event.but(knativeerrordest=self._target, knativeerrorcode=str(answer.status or 503), knativeerrordata=reason)
-        try:
-            self._journal.append(self._topics.dead_letters, letter.record())
-        except TooLarge:  # its attributes still say which event it was
-            self._journal.append(self._topics.dead_letters, Event(letter.attributes, b"").record())
-
-
-def _retry_after(answer: Answer, delivery: Delivery) -> float:
-    """Seconds that the subscriber asks to be left alone, bounded."""
-    text = {name.lower(): value for name, value in answer.headers.items()}.get("retry-after", "") if answer.status in (429, 503) else ""
-    try:
-        asked = float(text) if text.isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
-    except (ValueError, TypeError):
-        return 0.0
-    return min(max(asked, 0.0), delivery.retry_after_max)
-
-
-def to_topic(journal: Journal, topic: str, *, structured: bool = False) -> Subscriber:
-    """A subscriber that is a topic."""
-
-    def send(event: Event) -> Answer:
-        journal.append(topic, event.record(structured=structured))
-        return Answer(202)
-
-    return send
-
-
-def to_job(jobs: Jobs) -> Subscriber:
-    """A subscriber that is a JobSink."""
-
-    def send(event: Event) -> Answer:
-        jobs.accept(event)
-        return Answer(202)
-
-    return send
-
-
-def to_service(process: Process, http: urllib3.PoolManager, timeout: float) -> Subscriber:
-    """A subscriber that is a function; `timeout` of one answer in seconds."""
-
-    def send(event: Event) -> Answer:
-        headers, body = event.request()
-        with process.use() as url:
+    def append(self, topic: str, event: CloudEvent, patience: float = float("inf")) -> None:
+        """Append and wait for the acknowledgement, `patience` seconds while Kafka is away. Raises TooLarge, Unavailable."""
+        headers, key, value = events.to_kafka(event)
+        deadline = time.monotonic() + patience
+        while True:
             try:
-                answer = http.request("POST", f"{url}/", headers=headers, body=body, timeout=timeout, retries=False)
-            except urllib3.exceptions.HTTPError as error:
-                return Answer(0, {}, f"no answer: {type(error).__name__}".encode())
-        return Answer(answer.status, dict(answer.headers), answer.data)
+                self._producer.send(topic, value=value, key=key, headers=headers).get(timeout=15)
+                return
+            except (MessageSizeTooLargeError, RecordListTooLargeError):
+                raise TooLarge("the event is larger than the broker takes", remedy="Send a reference to the data instead.") from None
+            except KafkaError as error:
+                log.warning("broker.away", extra={"fields": {"topic": topic, "reason": type(error).__name__}})
+                if self.stopping.wait(0.5) or time.monotonic() > deadline:
+                    raise Unavailable("the event broker is away", remedy="Send the event again in a moment.") from None
 
-    return send
+    def consumer(self, group: str) -> KafkaConsumer:
+        """The one member of `group`, which gets its partitions at once when it comes back after it was killed."""
+        offsets = {"enable_auto_commit": False, "auto_offset_reset": "earliest", "max_partition_fetch_bytes": 2 * RECORD_BYTES}
+        # It is alive while it sends heartbeats: it need not poll while all that it has got waits for a retry.
+        alive = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 1000, "max_poll_interval_ms": 24 * 3600 * 1000}
+        return KafkaConsumer(**self._kafka, **offsets, **alive, metrics_enabled=False, group_id=group, group_instance_id=f"{group}-mlaas")
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._producer.close(timeout=2)
+
+
+@dataclass
+class _Work:
+    """An event that was tried `attempt` times and is tried next at `due`, or now in `future`."""
+
+    event: CloudEvent
+    attempt: int = 0
+    due: float = 0.0
+    future: Future[float | None] | None = None
+
+
+@dataclass
+class Subscription:
+    """A Route's consumer group: `send` hands an event to its target; None is as good as a 202."""
+
+    route: Route
+    send: Send
+    broker: Broker
+    replies: str  # topics of replies and of dead letters
+    letters: str
+    workers: int
+    url: str
+    counts: dict[str, int] = field(default_factory=lambda: {"lag": 0, "in_flight": 0, "delivered": 0, "retried": 0, "dead_lettered": 0})
+
+    def run(self) -> None:
+        """Consume until the Broker is `stopping`; then wait a moment for what is in flight, and commit."""
+        while not self.broker.stopping.is_set():
+            try:
+                self._consume()
+            except Exception:  # whatever it is, the subscription must come back; what is not committed is delivered again
+                log.exception("subscription.rejoins", extra={"fields": {"name": self.route.name}})
+                self.broker.stopping.wait(0.5)
+
+    def _consume(self) -> None:
+        kafka, pool = self.broker.consumer(self.route.group), ThreadPoolExecutor(1 if self.route.ordered else self.workers)
+        works: dict[tuple[TopicPartition, int], _Work] = {}
+        positions: dict[TopicPartition, int] = {}
+        committed, looked = dict[TopicPartition, OffsetAndMetadata](), 0.0
+        try:
+            kafka.subscribe(list(self.route.topics))
+            while not self.broker.stopping.is_set():
+                room = IN_FLIGHT - len(works)
+                batches = kafka.poll(timeout_ms=100, max_records=room) if room > 0 else {}
+                for partition, records in batches.items():
+                    positions[partition] = records[-1].offset + 1
+                    found = {(partition, record.offset): from_record(record) for record in records}
+                    works |= {place: _Work(event) for place, event in found.items() if self.route.accepts(event.get_attributes())}
+                self._advance(works, pool)
+                if time.monotonic() > looked + COMMIT_SECONDS:
+                    committed, looked = self._commit(kafka, works, positions, committed), time.monotonic()
+                if batches or room <= 0:  # ten groups that fetch a busy topic event by event would cost more than the events
+                    self.broker.stopping.wait(0.05)
+            wait([work.future for work in works.values() if work.future], DRAIN_SECONDS)
+            self._advance(works, None)
+            self._commit(kafka, works, positions, committed)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            kafka.close(autocommit=False, timeout_ms=1000)
+
+    def _advance(self, works: dict[tuple[TopicPartition, int], _Work], pool: ThreadPoolExecutor | None) -> None:
+        """Forget what is at its end; begin what is due, if there is still a `pool`."""
+        for place, work in list(works.items()):
+            if work.future and work.future.done():
+                delay = 1.0 if work.future.exception() else work.future.result()  # it raises only while the platform stops
+                if delay is None:
+                    del works[place]
+                    continue
+                work.attempt, work.due, work.future = work.attempt + 1, time.monotonic() + delay, None
+            if pool and not work.future and work.due <= time.monotonic():
+                work.future = pool.submit(self._deliver, work.event, work.attempt)
+        self.counts["in_flight"] = len(works)
+
+    def _commit(self, kafka: KafkaConsumer, works: Any, positions: Mapping[Any, int], committed: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Commit the finished prefix of each partition."""
+        mine = {one: position for one, position in positions.items() if one in kafka.assignment()}
+        ends = {one: min((offset for where, offset in works if where == one), default=position) for one, position in mine.items()}
+        done = {one: OffsetAndMetadata(offset, "", -1) for one, offset in ends.items()}
+        if done != committed:
+            kafka.commit(done, timeout_ms=5000)
+        self.counts["lag"] = sum(max(0, (kafka.highwater(one) or 0) - offset) for one, offset in ends.items())
+        return done
+
+    def _deliver(self, event: CloudEvent, attempt: int) -> float | None:
+        """Try once; None when the event is at its end, or the seconds until the next try."""
+        try:
+            body, status, headers = self.send(event) or (b"", 202, {})
+            if 200 <= status < 300:
+                if events.is_event(headers):
+                    self.broker.append(self.replies, from_http(headers, body))
+                self.counts["delivered"] += 1
+                return None
+        except MlaasError as error:
+            body, status, headers = problem_response(error)
+        if self.broker.stopping.is_set():
+            return 1.0  # perhaps it failed only because the platform stops; it is delivered again at the next start
+        if (status in RETRIED or status >= 500) and attempt < self.route.retry:
+            self.counts["retried"] += 1
+            asked = headers.get("Retry-After", "")
+            backoff = self.route.delay * (2**attempt if self.route.exponential else attempt + 1)
+            return max(backoff, min(float(asked), RETRY_AFTER_SECONDS)) if asked.isdigit() else backoff
+        self._bury(event, status or 503, body)
+        return None
+
+    def _bury(self, event: CloudEvent, status: int, body: bytes) -> None:
+        """Append `event` to the dead letters, with the reason."""
+        log.warning("event.dead_lettered", extra={"fields": {"name": self.route.name, "id": event["id"], "status": status}})
+        self.counts["dead_lettered"] += 1
+        reason = {"dest": f"{self.url}/{self.route.target}", "code": str(status), "data": b64encode(body[:1024]).decode()}
+        attributes = {**event.get_attributes(), **{f"knativeerror{name}": text for name, text in reason.items()}}
+        try:
+            self.broker.append(self.letters, CloudEvent(attributes, event.data))
+        except TooLarge:  # its attributes still say which event it was
+            self.broker.append(self.letters, CloudEvent(attributes, b""))

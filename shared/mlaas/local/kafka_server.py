@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import MlaasError, Unavailable
-from .watchdog import Watchdog
+from .processes import Watchdog, end, free_port
 
 __all__ = ["VERSION", "KafkaServer", "fetch_jars", "free_port", "install", "installed", "is_free"]
 
@@ -162,13 +162,6 @@ def _progress(line: str) -> None:
         print(f"\r{line}", end="", file=sys.stderr, flush=True)
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def is_free(port: int) -> bool:
     """Whether a server could listen on `port` of 127.0.0.1."""
     with socket.socket() as probe:
@@ -235,7 +228,7 @@ class KafkaServer:
     def stop(self) -> None:
         """Controlled shutdown; killed if that takes too long."""
         if self._process and self._watchdog:
-            self._watchdog.end(self._process, STOP_SECONDS)
+            end(self._process, STOP_SECONDS)
             self._pid_file.unlink(missing_ok=True)
             self._process = None
         if self._watchdog and not self._given:
@@ -283,7 +276,7 @@ class KafkaServer:
                 f"Kafka's data folder could not be formatted; {self.log.name} in it says why",
                 remedy="Free some disk space, or choose another folder.",
             )
-        self._watchdog.end(process)
+        end(process)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS

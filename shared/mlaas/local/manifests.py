@@ -1,27 +1,33 @@
-"""The YAML under `eventing/` as frozen dataclasses: what the single-machine runner acts on.
+"""The YAML under `eventing/`, as what the single-machine runner acts on.
 
-Knative's schema, as far as the platform uses it. What it does not understand it refuses where leaving it out would change
-which events are delivered, where, or how often; images, resources and probes mean nothing here and are passed over.
+What would change which events are delivered, where, or how often, and is not understood, is refused; images, resources
+and probes mean nothing on one machine and are passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from ..errors import InvalidRequest
-from .schema import KINDS, DeliverySpec, JobSpec, Kustomization, Metadata, Open, Template, seconds
 
-__all__ = ["BadManifest", "Delivery", "Job", "Manifests", "Sink", "Source", "Trigger", "Workload", "load"]
+__all__ = ["BadManifest", "Manifests", "Route", "Workload", "load", "seconds"]
 
-Attributes = Mapping[str, str]
-ORDER = "kafka.eventing.knative.dev/delivery.order"
-RETENTION = "autoscaling.knative.dev/scale-to-zero-pod-retention-period"
-MIN_SCALE = "autoscaling.knative.dev/min-scale"
+Accepts = Callable[[Mapping[str, str]], bool]
+_FIELDS = {  # the kinds that there are, and what is understood of their `spec`
+    "Broker": "config delivery",
+    "Trigger": "broker filter filters subscriber delivery",
+    "KafkaSource": "bootstrapServers topics consumerGroup initialOffset ordering sink delivery",
+    "KafkaSink": "bootstrapServers topic contentMode",
+    "JobSink": "job",
+    "Service": "template",
+    "Deployment": "replicas selector template",
+    "SinkBinding": "subject sink",  # says where the Broker is, which the runner tells every process
+}
+_TESTS = {"exact": str.__eq__, "prefix": str.startswith, "suffix": str.endswith}
 
 
 class BadManifest(InvalidRequest):
@@ -29,193 +35,169 @@ class BadManifest(InvalidRequest):
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """How often a delivery is tried, how long between the tries (seconds), and which KafkaSink gets what cannot be delivered."""
+class Route:
+    """A Trigger or a KafkaSource: events of `topics` that it `accepts` go to the resource `target` of that `kind`.
 
+    A delivery is tried again `retry` times, after `delay` seconds and more, and then goes to the KafkaSink `dead_letters`.
+    """
+
+    name: str
+    group: str
+    topics: tuple[str, ...]
+    accepts: Accepts
+    kind: str
+    target: str
+    ordered: bool = False
     retry: int = 0
     exponential: bool = True
     delay: float = 0.2
     timeout: float = 300.0
-    retry_after_max: float = 30.0
-    dead_letters: str | None = None
-
-    def backoff(self, attempt: int) -> float:
-        """Seconds to wait after the failed `attempt`, counted from 0."""
-        return self.delay * (2**attempt if self.exponential else attempt + 1)
-
-
-@dataclass(frozen=True)
-class Trigger:
-    """Events that `matches` accepts go to the `subscriber` of that `kind`; `ordered` keeps those of one key in order."""
-
-    name: str
-    matches: Callable[[Attributes], bool]
-    kind: str
-    subscriber: str
-    delivery: Delivery
-    ordered: bool = False
-
-
-@dataclass(frozen=True)
-class Source:
-    """A KafkaSource: records of `topics` go to the Broker, or to the KafkaSink `dead_letters`."""
-
-    name: str
-    topics: tuple[str, ...]
-    group: str
-    dead_letters: str | None
-
-
-@dataclass(frozen=True)
-class Sink:
-    """A KafkaSink: events sent to it are records of `topic`."""
-
-    topic: str
-    structured: bool = False
+    dead_letters: str = ""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A process that serves: `retention` is how many idle seconds it stays, None for always; `concurrency` its requests at once."""
+    """A process of a Service, a Deployment or a JobSink. `retention` is how many idle seconds it stays, None for always."""
 
-    name: str
     command: tuple[str, ...]
     env: Mapping[str, str]
     concurrency: int = 10
     retention: float | None = None
+    backoff_limit: int = 6
+    deadline: float = float("inf")
 
 
-@dataclass(frozen=True)
-class Job:
-    """A JobSink: each event is a run of `command`, tried again `backoff_limit` times within `deadline` seconds."""
-
-    name: str
-    command: tuple[str, ...]
-    env: Mapping[str, str]
-    backoff_limit: int
-    deadline: float | None
-
-
-@dataclass(frozen=True)
+@dataclass
 class Manifests:
-    """Everything that is wired, by name."""
+    """What is wired: the Broker's topic and its triggers' usual delivery, and by name all else (of a KafkaSink its topic)."""
 
-    broker: str
-    triggers: Mapping[str, Trigger] = field(default_factory=dict)
-    sources: Mapping[str, Source] = field(default_factory=dict)
-    sinks: Mapping[str, Sink] = field(default_factory=dict)
-    services: Mapping[str, Workload] = field(default_factory=dict)
-    deployments: Mapping[str, Workload] = field(default_factory=dict)
-    jobs: Mapping[str, Job] = field(default_factory=dict)
-
-    @property
-    def broker_topic(self) -> str:
-        """The topic in which the Broker keeps its events."""
-        return f"knative-broker-{self.broker}"
+    broker_topic: str = ""
+    usual: Mapping[str, Any] = field(default_factory=dict)
+    routes: dict[str, Route] = field(default_factory=dict)
+    sinks: dict[str, str] = field(default_factory=dict)
+    services: dict[str, Workload] = field(default_factory=dict)
+    deployments: dict[str, Workload] = field(default_factory=dict)
+    jobs: dict[str, Workload] = field(default_factory=dict)
 
 
 def load(folder: Path) -> Manifests:
-    """Everything that the kustomization in `folder` lists. Raises BadManifest naming file, resource and field."""
-    found: dict[str, dict[str, tuple[Metadata, Any]]] = {kind: {} for kind in KINDS}
-    for path in _listed(folder):
-        for document in _documents(path):
-            kind, metadata, spec = _resource(path.name, document)
-            if metadata.name in found[kind]:
-                raise BadManifest(f"{path.name}: there is a second {kind} {metadata.name}", field="metadata.name", remedy="Rename one.")
-            found[kind][metadata.name] = metadata, spec
-    if len(found["Broker"]) != 1:
-        raise BadManifest(f"{folder.name} needs exactly one Broker", field="Broker", remedy="The single-machine runner has one.")
-    ((broker, (_, spec)),) = found["Broker"].items()
+    """Everything that the kustomization in `folder` lists. Raises BadManifest saying where and what."""
+    where, wired, seen = folder.name, Manifests(), set()
     try:
-        manifests = _wire(broker, _delivery(spec.delivery, Delivery()), found)
-        _check(manifests)
-    except ValueError as error:
-        raise BadManifest(f"{folder.name}: {error}", remedy="Change the file, or run it on a cluster with Knative.") from None
-    return manifests
+        for file, resource in sorted(_resources(folder), key=lambda one: str(one[1]["kind"]) != "Broker"):  # others refer to it
+            kind, name = resource["kind"], resource["metadata"]["name"]
+            where = f"{file}: {kind} {name}"
+            _only({kind: resource}, " ".join(_FIELDS))
+            _only(resource["spec"], _FIELDS[kind])
+            if (kind, name) in seen or (kind == "Broker" and wired.broker_topic):
+                raise ValueError("there is another one")
+            seen.add((kind, name))
+            _add(wired, kind, name, resource["spec"], resource["metadata"].get("annotations", {}))
+        where = folder.name
+        for route in wired.routes.values():
+            for reference in ((route.kind, route.target), ("KafkaSink", route.dead_letters)):
+                if reference not in seen:
+                    raise ValueError(f"{route.name} names the {' '.join(reference)}, which does not exist")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        detail = f"{where}: {error}" if type(error) is ValueError else f"{where} is not as Knative has it: {error!r}"
+        raise BadManifest(detail, remedy="Change the file, or run it on a cluster with Knative.") from None
+    return wired
 
 
-def _wire(broker: str, delivery: Delivery, found: Mapping[str, Mapping[str, tuple[Metadata, Any]]]) -> Manifests:
-    triggers, sources = {}, {}
-    for name, (metadata, spec) in found["Trigger"].items():
-        if spec.broker != broker:
-            raise ValueError(f"the Trigger {name} names the Broker {spec.broker}, there is {broker}")
-        subscriber = spec.subscriber.of_kind("Service", "JobSink", "KafkaSink")
-        own = _delivery(spec.delivery, delivery)
-        triggers[name] = Trigger(
-            name, spec.matches, spec.subscriber.ref.kind, subscriber, own, metadata.annotations.get(ORDER) == "ordered"
-        )
-    for name, (_, spec) in found["KafkaSource"].items():
-        if spec.sink.of_kind("Broker") != broker:
-            raise ValueError(f"the KafkaSource {name} names the Broker {spec.sink.ref.name}, there is {broker}")
-        sources[name] = Source(name, tuple(spec.topics), spec.consumer_group, _delivery(spec.delivery, delivery).dead_letters)
-    return Manifests(
-        broker,
-        triggers,
-        sources,
-        {name: Sink(spec.topic, spec.content_mode == "structured") for name, (_, spec) in found["KafkaSink"].items()},
-        {name: _service(name, spec.template) for name, (_, spec) in found["Service"].items()},
-        {name: Workload(name, *spec.template.spec.process()) for name, (_, spec) in found["Deployment"].items()},
-        {name: _job(name, spec.job.spec) for name, (_, spec) in found["JobSink"].items()},
-    )
+def seconds(text: str) -> float:
+    """Seconds of an ISO 8601 duration (`PT0.5S`) or of Go's (`1m30s`). Raises ValueError."""
+    found = re.fullmatch(r"(?:PT)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text, re.IGNORECASE)
+    if not found or not any(found.groups()):
+        raise ValueError(f"{text!r} must be a duration such as PT0.5S or 60s")
+    return sum(float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
 
 
-def _delivery(spec: DeliverySpec | None, broker: Delivery) -> Delivery:
-    """A Trigger's delivery stands instead of its Broker's, except for the dead letters."""
-    if spec is None:
-        return broker
-    letters = spec.dead_letter_sink.of_kind("KafkaSink") if spec.dead_letter_sink else broker.dead_letters
-    return Delivery(spec.retry, spec.backoff_policy == "exponential", spec.backoff_delay, spec.timeout, spec.retry_after_max, letters)
-
-
-def _service(name: str, template: Template) -> Workload:
-    always = template.metadata.annotations.get(MIN_SCALE, "0") != "0"
-    retention = None if always else seconds(template.metadata.annotations.get(RETENTION, "60s"))
-    return Workload(name, *template.spec.process(), template.spec.container_concurrency or 10, retention)
-
-
-def _job(name: str, spec: JobSpec) -> Job:
-    return Job(name, *spec.template.spec.process(), spec.backoff_limit, spec.active_deadline_seconds)
-
-
-def _check(manifests: Manifests) -> None:
-    there: dict[str, Mapping[str, Any]] = {"Service": manifests.services, "JobSink": manifests.jobs, "KafkaSink": manifests.sinks}
-    for one in manifests.triggers.values():
-        if one.subscriber not in there[one.kind]:
-            raise ValueError(f"the Trigger {one.name} names the {one.kind} {one.subscriber}, which does not exist")
-    letters = {one.delivery.dead_letters for one in manifests.triggers.values()} | {one.dead_letters for one in manifests.sources.values()}
-    if missing := letters - {None, *manifests.sinks}:
-        raise ValueError(f"the KafkaSink {missing.pop()} is named for dead letters and does not exist")
-
-
-def _resource(file: str, document: Any) -> tuple[str, Metadata, Any]:
-    kind = str(document.get("kind")) if isinstance(document, dict) else "nothing"
-    group, spec = KINDS.get(kind, ("", Open))
-    if not group or str(document.get("apiVersion")).split("/")[0] != group:
-        raise BadManifest(f"{file}: {kind} is not a resource that the single-machine runner understands", field="kind")
-    return kind, _parse(f"{file}: metadata", Metadata, document.get("metadata")), _parse(f"{file}: spec", spec, document.get("spec"))
-
-
-def _listed(folder: Path) -> list[Path]:
-    if not (folder / "kustomization.yaml").is_file():
-        raise BadManifest(f"there is no kustomization.yaml in {folder}", remedy="Name the folder of the manifests, e.g. eventing/base.")
-    (document,) = _documents(folder / "kustomization.yaml")
-    return [folder / name for name in _parse("kustomization.yaml: ", Kustomization, document).resources]
-
-
-def _documents(path: Path) -> list[Any]:
+def _resources(folder: Path) -> Iterator[tuple[str, Any]]:
     import yaml  # optional: only the single-machine runner reads YAML
 
     try:
-        return [document for document in yaml.safe_load_all(path.read_text()) if document is not None]
-    except (OSError, ValueError, yaml.YAMLError):
-        raise BadManifest(f"{path.name} cannot be read as YAML", field=path.name, remedy="Correct the file.") from None
+        kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+        _only(kustomization, "apiVersion kind resources labels images namespace")
+        for name in kustomization["resources"]:
+            yield from ((name, document) for document in yaml.safe_load_all((folder / name).read_text()) if document)
+    except yaml.YAMLError as error:
+        raise ValueError(f"this is no YAML: {error}") from None
 
 
-def _parse(where: str, model: type[Any], value: Any) -> Any:
-    try:
-        return model.model_validate(value or {})
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        what = "is not understood by the single-machine runner" if first["type"] == "extra_forbidden" else f": {first['msg']}"
-        raise BadManifest(f"{where}.{field} {what}", field=field, remedy="Change the file, or run it on a cluster with Knative.") from None
+def _only(given: Mapping[str, Any], understood: str) -> None:
+    if unknown := sorted(set(given) - set(understood.split())):
+        raise ValueError(f"{unknown[0]} is not understood by the single-machine runner")
+
+
+def _add(wired: Manifests, kind: str, name: str, spec: Mapping[str, Any], notes: Mapping[str, str]) -> None:
+    match kind:
+        case "Broker":
+            wired.broker_topic, wired.usual = f"knative-broker-{name}", spec.get("delivery", {})
+        case "Trigger":
+            topic, target = f"knative-broker-{spec['broker']}", spec["subscriber"]["ref"]
+            if topic != wired.broker_topic or target["kind"] not in ("Service", "JobSink", "KafkaSink"):
+                raise ValueError("it names another Broker, or a subscriber that is not understood by the single-machine runner")
+            ordered = notes.get("kafka.eventing.knative.dev/delivery.order") == "ordered"
+            group, delivery = f"knative-trigger-{name}", _delivery(spec, wired.usual)
+            wired.routes[name] = Route(name, group, (topic,), _accepts(spec), target["kind"], target["name"], ordered, **delivery)
+        case "KafkaSource":
+            target, delivery, name = spec["sink"]["ref"]["name"], _delivery(spec, wired.usual), f"source-{name}"
+            topics, accepts = tuple(spec["topics"]), lambda event: True
+            wired.routes[name] = Route(name, spec["consumerGroup"], topics, accepts, "Broker", target, True, **delivery)
+        case "KafkaSink":
+            if spec.get("contentMode", "binary") != "binary":
+                raise ValueError("its contentMode is not understood by the single-machine runner")
+            wired.sinks[name] = spec["topic"]
+        case "JobSink":
+            job = spec["job"]["spec"]
+            limit, deadline = job.get("backoffLimit", 6), float(job.get("activeDeadlineSeconds", "inf"))
+            wired.jobs[name] = _workload(job["template"], backoff_limit=limit, deadline=deadline)
+        case "Service":
+            notes = spec["template"].get("metadata", {}).get("annotations", {})
+            idle = seconds(notes.get("autoscaling.knative.dev/scale-to-zero-pod-retention-period", "60s"))
+            concurrency = spec["template"]["spec"].get("containerConcurrency") or 10
+            wired.services[name] = _workload(spec["template"], concurrency=concurrency, retention=idle)
+        case "Deployment":
+            wired.deployments[name] = _workload(spec["template"])
+
+
+def _workload(template: Mapping[str, Any], **limits: Any) -> Workload:
+    (one,) = template["spec"]["containers"]
+    env = {entry["name"]: str(entry["value"]) for entry in one.get("env", []) if "value" in entry}
+    return Workload((*one["command"], *one.get("args", [])), env, **limits)
+
+
+def _delivery(spec: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Own delivery stands instead of the Broker's, except for the dead letters."""
+    given = spec.get("delivery", usual)
+    _only(given, "retry backoffPolicy backoffDelay timeout deadLetterSink")
+    letters = given.get("deadLetterSink") or usual.get("deadLetterSink")
+    return {
+        "retry": given.get("retry", 0),
+        "exponential": given.get("backoffPolicy", "exponential") == "exponential",
+        "delay": seconds(given.get("backoffDelay", "PT0.2S")),
+        "timeout": seconds(given.get("timeout", "PT300S")),
+        "dead_letters": letters["ref"]["name"] if letters else "(none)",
+    }
+
+
+def _accepts(spec: Mapping[str, Any]) -> Accepts:
+    """Where both are given, Knative takes `filters`; an empty attribute in the older `filter` accepts everything."""
+    older = {name: text for name, text in spec.get("filter", {}).get("attributes", {}).items() if text}
+    return _filter({"all": spec.get("filters") or ([{"exact": older}] if older else [])})
+
+
+def _filter(spec: Mapping[str, Any]) -> Accepts:
+    """One filter of CloudEvents' subscriptions API."""
+    if len(spec) != 1:
+        raise ValueError("a filter needs exactly one dialect")
+    ((dialect, value),) = spec.items()
+    if dialect == "not":
+        inner = _filter(value)
+        return lambda event: not inner(event)
+    if dialect in ("all", "any"):
+        combined, several = all if dialect == "all" else any, [_filter(one) for one in value]
+        return lambda event: combined(one(event) for one in several)
+    if dialect not in _TESTS or not all(isinstance(text, str) and text for text in value.values()):
+        raise ValueError(f"the filter {dialect}: {value} is not understood by the single-machine runner")
+    return lambda event: all(_TESTS[dialect](event.get(name, ""), text) for name, text in value.items())

@@ -1,128 +1,61 @@
-"""One event on its way: as a Kafka record, as an HTTP request, as the JSON of a job's event file.
-
-Data stay the bytes they came as. What is no CloudEvent becomes one the way Knative's KafkaSource does it.
-"""
+"""Events on their way, their data as the bytes they came as: from Kafka records and HTTP, to HTTP and a job's event file."""
 
 from __future__ import annotations
 
-import base64
 import json
 import re
+from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
+from cloudevents.conversion import to_binary
 from cloudevents.http import CloudEvent
 
 from .. import events
-from ..errors import Malformed, MlaasError
+from ..errors import Malformed
 
-__all__ = ["Event", "Record", "from_http", "from_record"]
+__all__ = ["from_http", "from_record", "to_http", "to_json"]
 
-Record = tuple[list[tuple[str, bytes]], bytes | None, bytes]
-_STRUCTURED = "application/cloudevents+json"
-# Values that a header carries as they are. Others would need percent-encoding, which not every SDK undoes: they go structured.
-_PLAIN = re.compile(r"[!#$&-~](?:[ !#$&-~]*[!#$&-~])?")
+_PLAIN = re.compile(r"[!#$&-~]+( +[!#$&-~]+)*")  # without what a header would have to encode, which not every SDK undoes
 
 
-@dataclass(frozen=True)
-class Event:
-    """A CloudEvent's attributes, `datacontenttype` and `partitionkey` among them, and its data as bytes."""
-
-    attributes: Mapping[str, str]
-    data: bytes
-
-    def record(self, *, structured: bool = False) -> Record:
-        """Headers, key and value for Kafka."""
-        key = self.attributes.get("partitionkey")
-        if structured:
-            return [("content-type", _STRUCTURED.encode())], key.encode() if key else None, self.json()
-        rest = {name: value for name, value in self.attributes.items() if name not in ("datacontenttype", "partitionkey")}
-        content = [("content-type", self.attributes["datacontenttype"].encode())] if "datacontenttype" in self.attributes else []
-        return [*content, *((f"ce_{name}", value.encode()) for name, value in rest.items())], key.encode() if key else None, self.data
-
-    def request(self) -> tuple[dict[str, str], bytes]:
-        """Headers and body for HTTP: binary mode, or structured where a header cannot carry a value."""
-        if not all(_PLAIN.fullmatch(value) for value in self.attributes.values()):
-            return {"Content-Type": _STRUCTURED}, self.json()
-        headers = {f"ce-{name}": value for name, value in self.attributes.items() if name != "datacontenttype"}
-        content = {"Content-Type": self.attributes["datacontenttype"]} if "datacontenttype" in self.attributes else {}
-        return {**content, **headers}, self.data
-
-    def json(self) -> bytes:
-        """CloudEvents' structured form."""
-        document: dict[str, Any] = dict(self.attributes)
-        try:
-            if self.data:
-                document["data"] = json.loads(self.data)
-        except (ValueError, RecursionError):
-            document["data_base64"] = base64.b64encode(self.data).decode()
-        return json.dumps(document, ensure_ascii=False).encode()
-
-    def but(self, **attributes: str) -> Event:
-        """The same event with further attributes."""
-        return Event({**self.attributes, **attributes}, self.data)
-
-
-def from_http(headers: Mapping[str, str], body: bytes) -> Event:
-    """The event of an HTTP request or answer. Raises Malformed if it is none."""
+def from_http(headers: Mapping[str, str], body: bytes) -> CloudEvent:
+    """The event of an HTTP request or answer, with attributes that Kafka's headers can carry. Raises Malformed if it is none."""
     headers = {name.lower(): value for name, value in headers.items()}
-    binary = not headers.get("content-type", "").startswith(_STRUCTURED)
+    structured = headers.get("content-type", "").startswith(events.STRUCTURED)
+    event = events.from_request(headers, body if structured else b"")
+    attributes = {"datacontenttype": "application/json", **{name: value for name, value in event.get_attributes().items() if value}}
+    if structured and not isinstance(event.data, bytes):
+        body, attributes["datacontenttype"] = json.dumps(event.data).encode(), "application/json"
+    for name, value in attributes.items():
+        if not (re.fullmatch("[a-z0-9]+", name) and isinstance(value, str) and re.fullmatch(r"[^\ud800-\udfff]+", value)):
+            raise Malformed("a CloudEvent's attributes are strings with lowercase names", field=name[:50], remedy="Rename or remove it.")
+    return CloudEvent(attributes, event.data if structured and isinstance(event.data, bytes) else body)
+
+
+def from_record(record: Any) -> CloudEvent:
+    """The event of a Kafka record; what is none is wrapped as Knative's KafkaSource does it."""
+    value, key = record.value or b"", {"ce-partitionkey": record.key} if record.key else {}
     try:
-        return _event(events.from_request(headers, b"" if binary else body), body if binary else None)
-    except (ValueError, RecursionError):  # a body nested beyond measure, a lone surrogate
-        raise Malformed("the CloudEvent is malformed", remedy="Send valid JSON in UTF-8.") from None
+        headers = {name.replace("_", "-", 1): text.decode() for name, text in {**dict(record.headers), **key}.items() if text is not None}
+        return from_http(headers, value)
+    except (Malformed, UnicodeDecodeError):
+        source = f"/apis/v1/namespaces/default/kafkasources/requests#{record.topic}"
+        place, content = f"partition:{record.partition}/offset:{record.offset}", "application/octet-stream"
+        return CloudEvent({"type": events.KAFKA_RECORD, "source": source, "id": place, "datacontenttype": content}, value)
 
 
-def from_record(record: Any) -> Event:
-    """The event of a Kafka record; never fails."""
-    headers = {name.lower(): value or b"" for name, value in record.headers}
-    binary = not headers.get("content-type", b"").startswith(_STRUCTURED.encode())
-    value = record.value or b""
+def to_http(event: CloudEvent) -> tuple[dict[str, str], bytes]:
+    """Headers and body: binary mode, or structured where a header cannot carry an attribute."""
+    if not all(_PLAIN.fullmatch(value) for value in event.get_attributes().values()):
+        return {"content-type": events.STRUCTURED}, to_json(event)
+    headers, body = to_binary(event, data_marshaller=bytes)
+    return dict(headers), body
+
+
+def to_json(event: CloudEvent) -> bytes:
+    """CloudEvents' structured form."""
     try:
-        return _event(events.from_kafka(headers, record.key, b"" if binary else value), value if binary else None)
-    except (MlaasError, ValueError, RecursionError):
-        return _wrapped(record, headers, value)
-
-
-def _event(event: CloudEvent, data: bytes | None) -> Event:
-    attributes: dict[str, str] = {}
-    for name, value in event.get_attributes().items():
-        if not re.fullmatch("[a-z0-9]+", name) or isinstance(value, dict | list):
-            raise Malformed(
-                "a CloudEvent's attributes are strings with lowercase alphanumeric names",
-                field=name[:50],
-                remedy="Rename or remove the attribute.",
-            )
-        if value is not None:
-            attributes[name] = value if isinstance(value, str) else json.dumps(value)
-            attributes[name].encode()  # a lone surrogate fails here, as ValueError
-    if data is None:
-        given, content = event.data, attributes.get("datacontenttype", "")
-        if isinstance(given, str) and content.startswith("text/"):
-            given = given.encode()
-        data = given if isinstance(given, bytes) else b"" if given is None else json.dumps(given, ensure_ascii=False).encode()
-        if not isinstance(given, bytes) or content.startswith(_STRUCTURED):
-            attributes["datacontenttype"] = "application/json" if not isinstance(given, bytes) else "application/octet-stream"
-    return Event(attributes, data)
-
-
-def _wrapped(record: Any, headers: Mapping[str, bytes], value: bytes) -> Event:
-    """What Knative's KafkaSource makes of a record that is no CloudEvent."""
-    attributes = {
-        "specversion": "1.0",
-        "type": events.KAFKA_RECORD,
-        "source": f"/apis/v1/namespaces/default/kafkasources/requests#{record.topic}",
-        "id": f"partition:{record.partition}/offset:{record.offset}",
-        "subject": f"partition:{record.partition}#{record.offset}",
-        "time": datetime.fromtimestamp(max(record.timestamp, 0) / 1000, UTC).isoformat().replace("+00:00", "Z"),
-    }
-    if content := headers.get("content-type", b"").decode("ascii", "ignore").strip():
-        attributes["datacontenttype"] = "application/octet-stream" if content.startswith(_STRUCTURED) else content
-    if record.key:
-        attributes["key"] = attributes["partitionkey"] = record.key.decode("utf-8", "replace")
-    for name, text in headers.items():
-        if name != "content-type" and (clean := re.sub("[^a-z0-9]", "", name)):
-            attributes[f"kafkaheader{clean}"] = text.decode("utf-8", "replace")
-    return Event(attributes, value)
+        return json.dumps({**event.get_attributes(), "data": json.loads(event.data)}).encode()
+    except (ValueError, RecursionError):  # no JSON, or nested beyond measure
+        return json.dumps({**event.get_attributes(), "data_base64": b64encode(event.data).decode()}).encode()

@@ -134,6 +134,8 @@ def from_kafka(headers: Mapping[str, bytes], key: bytes | None, value: bytes) ->
         event = from_structured(message) if structured else from_binary(message, data_unmarshaller=_json_or_text)
     except _UNREADABLE:
         raise Malformed("the Kafka record is not a CloudEvent", remedy="Send `ce_` headers or a structured event.") from None
+    if structured or "datacontenttype" not in event.get_attributes():  # not what the record's header says about the whole of it
+        event["datacontenttype"] = "application/json"
     if isinstance(key := event.get("partitionkey"), bytes):
         event["partitionkey"] = key.decode("utf-8", "replace")
     return _checked(event)
@@ -141,6 +143,8 @@ def from_kafka(headers: Mapping[str, bytes], key: bytes | None, value: bytes) ->
 
 def to_kafka(event: CloudEvent, *, structured: bool = False) -> tuple[list[tuple[str, bytes]], bytes | None, bytes]:
     """Headers, key and value of the Kafka record for `event`."""
+    if "datacontenttype" not in event.get_attributes():  # the library would fail
+        event = CloudEvent({**event.get_attributes(), "datacontenttype": "application/json"}, event.data)
     message = to_structured(event) if structured else to_binary(event, data_marshaller=_bytes)
     key = message.key.encode() if isinstance(message.key, str) else message.key
     value = message.value.encode() if isinstance(message.value, str) else message.value

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mlaas import events
 from mlaas.errors import MlaasError
-from mlaas.local.records import to_http
+from mlaas.local.dispatch import to_http
 
 CALLS = Path(os.environ["STUB_CALLS"])
 
@@ -57,7 +57,6 @@ class Handler(BaseHTTPRequestHandler):
                 status, {"detail": f"told to say {status}"}, {"Content-Type": "application/problem+json", **data.get("headers", {})}
             )
         reply = events.reply(event, "classify", "succeeded", data)
-        reply.data = json.dumps(reply.data).encode()
         headers, content = to_http(reply)
         return self.answer(200, json.loads(content), headers)
 

@@ -1,154 +1,52 @@
-"""What a Trigger does with an answer, and which offsets are committed when."""
+"""What a Trigger does with an answer, which offsets are committed when, and how events pass Kafka and HTTP."""
 
 import base64
+import json
 import threading
 import time
-from email.utils import formatdate
 from types import SimpleNamespace
 
 import pytest
+from kafka import TopicPartition
 
+from mlaas import events
 from mlaas.errors import TooLarge, Unavailable
-from mlaas.local.broker import TopicPartition
-from mlaas.local.dispatch import Answer, Dispatcher, Topics, is_retryable
-from mlaas.local.manifests import Delivery, Trigger
-from mlaas.local.records import Event
-from mlaas.local.subscription import Subscription
+from mlaas.local.dispatch import Subscription, from_record, to_http
+from mlaas.local.manifests import Route
 
-EVENT = Event({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "datacontenttype": "application/json"}, b"{}")
 REPLY = {"ce-specversion": "1.0", "ce-id": "2", "ce-source": "/f", "ce-type": "r", "Content-Type": "application/json"}
+PARTITION = TopicPartition("t", 0)
+REQUIRED = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
 
 
-class FakeJournal:
-    """Keeps what is appended; refuses records of `limit` bytes and more."""
+def event(number=1, data=None):
+    return events.build("t", "/s", data or {}, id=str(number))
 
-    def __init__(self, limit=10**9):
+
+def record(headers=(), value=b"", key=None, offset=7):
+    return SimpleNamespace(headers=list(headers), value=value, key=key, topic="t", partition=3, offset=offset, timestamp=0)
+
+
+class FakeBroker:
+    """Keeps what is appended; refuses what has `limit` bytes and more. Its consumer serves `count` events of one partition once."""
+
+    def __init__(self, limit=10**9, count=0, failures=0):
         self.appended, self.limit, self.stopping = [], limit, threading.Event()
+        self.count, self.failures, self.served, self.committed, self.closed = count, failures, 0, [], False
 
-    def append(self, topic, record, patience=0.0):
-        headers, _, value = record
+    def append(self, topic, event, patience=0.0):
+        headers, _, value = events.to_kafka(event)
         if len(value) >= self.limit:
             raise TooLarge("too large")
         self.appended.append((topic, {name: text.decode() for name, text in headers}, value))
 
-
-def dispatcher(answer, journal, **delivery):
-    def subscriber(event):
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    trigger = Trigger("some", lambda event: True, "Service", "f", Delivery(**delivery))
-    return Dispatcher(trigger, subscriber, journal, Topics("broker", "dead"), "http://f")
-
-
-@pytest.mark.parametrize("status", [0, 404, 408, 409, 429, 500, 502, 503, 504])
-def test_statuses_that_knative_retries_are_retried_and_then_dead_lettered(status):
-    journal = FakeJournal()
-    one = dispatcher(Answer(status, {}, b"why"), journal, retry=2, delay=0.5)
-    assert [one.handle(EVENT, attempt) for attempt in range(3)] == [0.5, 1.0, None]
-    ((topic, headers, value),) = journal.appended
-    assert (topic, value, headers["ce_knativeerrorcode"]) == ("dead", b"{}", str(status or 503))
-    assert base64.b64decode(headers["ce_knativeerrordata"]) == b"why"
-    assert headers["ce_knativeerrordest"] == "http://f"
-    assert (one.retried, one.dead_lettered) == (2, 1)
-
-
-@pytest.mark.parametrize("status", [301, 400, 401, 403, 405, 410, 413, 422])
-def test_other_statuses_are_dead_lettered_at_once(status):
-    journal = FakeJournal()
-    assert not is_retryable(status)
-    assert dispatcher(Answer(status), journal, retry=5).handle(EVENT, 0) is None
-    assert journal.appended[0][0] == "dead"
-
-
-def test_linear_backoff_grows_by_the_delay():
-    assert [Delivery(exponential=False, delay=2).backoff(attempt) for attempt in range(3)] == [2, 4, 6]
-
-
-@pytest.mark.parametrize(
-    ("header", "status", "waits"),
-    [("7", 503, 7), ("7", 429, 7), ("7", 500, 1), ("9999", 503, 30), ("0", 503, 1), ("-5", 503, 1), ("nonsense", 503, 1)],
-)
-def test_retry_after_is_honoured_up_to_a_bound(header, status, waits):
-    assert dispatcher(Answer(status, {"retry-after": header}), FakeJournal(), retry=1, delay=1).handle(EVENT, 0) == waits
-
-
-def test_retry_after_may_be_a_date():
-    date = formatdate(time.time() + 20, usegmt=True)
-    assert 15 < dispatcher(Answer(503, {"Retry-After": date}), FakeJournal(), retry=1).handle(EVENT, 0) <= 20
-
-
-def test_a_reply_is_appended_to_the_broker_as_it_is():
-    journal = FakeJournal()
-    assert dispatcher(Answer(200, REPLY, b'{"a" : 1}'), journal).handle(EVENT, 0) is None
-    ((topic, headers, value),) = journal.appended
-    assert (topic, headers["ce_id"], value) == ("broker", "2", b'{"a" : 1}')
-
-
-@pytest.mark.parametrize("answer", [Answer(204), Answer(202, {"Content-Type": "application/json"}, b"{}")])
-def test_an_answer_without_an_event_is_the_end(answer):
-    journal = FakeJournal()
-    assert dispatcher(answer, journal).handle(EVENT, 0) is None
-    assert journal.appended == []
-
-
-@pytest.mark.parametrize(
-    ("answer", "limit"), [(Answer(200, {"ce-id": "2"}, b""), 10**9), (Answer(200, REPLY, b"x" * 100), 100)], ids=["malformed", "too large"]
-)
-def test_a_reply_that_cannot_be_kept_dead_letters_its_cause_with_the_reason(answer, limit):
-    journal = FakeJournal(limit)
-    assert dispatcher(answer, journal, retry=5).handle(EVENT, 0) is None
-    ((topic, headers, _),) = journal.appended
-    assert topic == "dead"
-    assert b"refused" in base64.b64decode(headers["ce_knativeerrordata"])
-
-
-def test_a_letter_that_is_too_large_keeps_its_attributes():
-    journal = FakeJournal(limit=2)
-    assert dispatcher(Answer(400), journal).handle(EVENT, 0) is None
-    assert journal.appended[0][1]["ce_id"] == "1"
-    assert journal.appended[0][2] == b""
-
-
-def test_the_reason_is_truncated_to_1024_bytes():
-    journal = FakeJournal()
-    dispatcher(Answer(400, {}, b"x" * 5000), journal).handle(EVENT, 0)
-    assert base64.b64decode(journal.appended[0][1]["ce_knativeerrordata"]) == b"x" * 1024
-
-
-def test_a_function_that_does_not_start_and_a_defect_cost_tries_and_not_the_event():
-    journal = FakeJournal()
-    assert dispatcher(Unavailable("down", retry_after=3), journal, retry=1, delay=1).handle(EVENT, 0) == 3
-    assert dispatcher(ZeroDivisionError(), journal, retry=1, delay=1).handle(EVENT, 0) == 1
-    assert dispatcher(ZeroDivisionError(), journal, retry=1, delay=1).handle(EVENT, 1) is None
-    assert [topic for topic, _, _ in journal.appended] == ["dead"]
-
-
-def test_while_the_platform_stops_a_failure_is_no_reason_to_bury_the_event():
-    journal = FakeJournal()
-    journal.stopping.set()
-    assert dispatcher(Answer(503), journal).handle(EVENT, 0) is not None
-    assert journal.appended == []
-
-
-PARTITION = TopicPartition("t", 0)
-
-
-class FakeConsumer:
-    """Serves offsets 0 to `count` - 1 of one partition once, and keeps what is committed."""
-
-    def __init__(self, count, failures=0):
-        self.count, self.failures, self.served, self.committed, self.closed = count, failures, 0, [], False
-
-    def __call__(self, group):
+    def consumer(self, group):
         if self.failures:
             self.failures -= 1
             raise OSError("no broker")
         return self
 
-    def subscribe(self, topics, listener):
-        self.listener = listener
+    def subscribe(self, topics): ...
 
     def poll(self, timeout_ms, max_records):
         offsets = range(self.served, min(self.count, self.served + max_records))
@@ -156,7 +54,7 @@ class FakeConsumer:
         if not offsets:
             time.sleep(0.01)
             return {}
-        return {PARTITION: [SimpleNamespace(offset=offset, key=b"k", value=b"", headers=[]) for offset in offsets]}
+        return {PARTITION: [record(*(lambda h, k, v: (h, v, k))(*events.to_kafka(event(n))), offset=n) for n in offsets]}
 
     def commit(self, offsets, timeout_ms):
         self.committed.append(offsets[PARTITION].offset)
@@ -164,11 +62,6 @@ class FakeConsumer:
     def assignment(self):
         return {PARTITION}
 
-    def paused(self):
-        return set()
-
-    def pause(self, *partitions): ...
-    def resume(self, *partitions): ...
     def highwater(self, partition):
         return self.count
 
@@ -176,25 +69,114 @@ class FakeConsumer:
         self.closed = True
 
 
-class FakeHandler:
-    """Finishes an event when told to; counts attempts, and how many were at work at once."""
+def subscription(send, broker, workers=4, **route):
+    if not callable(send):
+        answer = send
+        send = lambda event: answer  # noqa: E731
+    return Subscription(Route("some", "g", ("t",), (), "Service", "f", **route), send, broker, "broker", "dead", workers, "http://p")
 
-    def __init__(self, answers=lambda offset, attempt: None, wanted=lambda offset: True):
-        self.answers, self.wanted, self.handled, self.lock, self.at_work, self.most = answers, wanted, [], threading.Lock(), 0, 0
 
-    def prepare(self, record):
-        return Event({"id": str(record.offset)}, b"") if self.wanted(record.offset) else None
+@pytest.mark.parametrize("status", [0, 404, 408, 409, 429, 500, 502, 503, 504])
+def test_statuses_that_knative_retries_are_retried_and_then_dead_lettered(status):
+    broker = FakeBroker()
+    one = subscription((b"why", status, {}), broker, retry=2, delay=0.5)
+    assert [one._deliver(event(), attempt) for attempt in range(3)] == [0.5, 1.0, None]
+    ((topic, headers, value),) = broker.appended
+    assert (topic, value, headers["ce_knativeerrorcode"]) == ("dead", b"{}", str(status or 503))
+    assert base64.b64decode(headers["ce_knativeerrordata"]) == b"why"
+    assert headers["ce_knativeerrordest"] == "http://p/f"
+    assert (one.counts["retried"], one.counts["dead_lettered"]) == (2, 1)
 
-    def handle(self, event, attempt):
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 405, 410, 413, 422])
+def test_other_statuses_are_dead_lettered_at_once(status):
+    broker = FakeBroker()
+    assert subscription((b"", status, {}), broker, retry=5)._deliver(event(), 0) is None
+    assert broker.appended[0][0] == "dead"
+
+
+def test_linear_backoff_grows_by_the_delay():
+    one = subscription((b"", 500, {}), FakeBroker(), retry=9, exponential=False, delay=2)
+    assert [one._deliver(event(), attempt) for attempt in range(3)] == [2, 4, 6]
+
+
+@pytest.mark.parametrize(("header", "waits"), [("7", 7), ("9999", 30), ("0", 1), ("-5", 1), ("nonsense", 1)])
+def test_retry_after_is_honoured_up_to_a_bound(header, waits):
+    assert subscription((b"", 503, {"Retry-After": header}), FakeBroker(), retry=1, delay=1)._deliver(event(), 0) == waits
+
+
+def test_a_reply_is_appended_to_the_broker():
+    broker = FakeBroker()
+    assert subscription((b'{"a": 1}', 200, REPLY), broker)._deliver(event(), 0) is None
+    ((topic, headers, value),) = broker.appended
+    assert (topic, headers["ce_id"], value) == ("broker", "2", b'{"a": 1}')
+
+
+@pytest.mark.parametrize("answer", [None, (b"", 204, {}), (b"{}", 202, {"Content-Type": "application/json"})])
+def test_an_answer_without_an_event_is_the_end(answer):
+    broker = FakeBroker()
+    assert subscription(answer, broker)._deliver(event(), 0) is None
+    assert broker.appended == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit"),
+    [((b"", 200, {"ce-id": "2"}), 10**9), ((json.dumps("x" * 100).encode(), 200, REPLY), 100)],
+    ids=["malformed", "too large"],
+)
+def test_a_reply_that_cannot_be_kept_dead_letters_its_cause_with_the_reason(answer, limit):
+    broker = FakeBroker(limit)
+    assert subscription(answer, broker, retry=5)._deliver(event(), 0) is None
+    ((topic, headers, _),) = broker.appended
+    assert topic == "dead"
+    assert b'"detail"' in base64.b64decode(headers["ce_knativeerrordata"])
+
+
+def test_a_letter_that_is_too_large_keeps_its_attributes():
+    broker = FakeBroker(limit=20)
+    assert subscription((b"", 400, {}), broker)._deliver(event(data={"text": "x" * 30}), 0) is None
+    assert broker.appended[0][1]["ce_id"] == "1"
+    assert broker.appended[0][2] == b""
+
+
+def test_the_reason_is_truncated_to_1024_bytes():
+    broker = FakeBroker()
+    subscription((b"x" * 5000, 400, {}), broker)._deliver(event(), 0)
+    assert base64.b64decode(broker.appended[0][1]["ce_knativeerrordata"]) == b"x" * 1024
+
+
+def test_a_function_that_does_not_start_is_tried_again_after_a_while():
+    def down(event):
+        raise Unavailable("down", retry_after=3)
+
+    assert subscription(down, FakeBroker(), retry=1, delay=1)._deliver(event(), 0) == 3
+
+
+def test_while_the_platform_stops_a_failure_is_no_reason_to_bury_the_event():
+    broker = FakeBroker()
+    broker.stopping.set()
+    assert subscription((b"", 400, {}), broker)._deliver(event(), 0) is not None
+    assert broker.appended == []
+
+
+class Target:
+    """Answers as told; counts attempts, and how many were at work at once."""
+
+    def __init__(self, statuses=lambda offset, attempt: 200):
+        self.statuses, self.handled, self.lock, self.at_work, self.most = statuses, [], threading.Lock(), 0, 0
+
+    def __call__(self, event):
+        offset = int(event["id"])
         with self.lock:
             self.at_work += 1
             self.most = max(self.most, self.at_work)
+            attempt = sum(one == offset for one in self.handled)
         try:
-            return self.answers(int(event.attributes["id"]), attempt)
+            return b"", self.statuses(offset, attempt), {}
         finally:
             with self.lock:
                 self.at_work -= 1
-                self.handled.append((int(event.attributes["id"]), attempt))
+                self.handled.append(offset)
 
 
 def until(condition):
@@ -208,96 +190,131 @@ def until(condition):
 def subscribe():
     started = []
 
-    def start(handler, consumer, **options):
-        subscription = Subscription(handler, consumer, "g", ("t",), **{"workers": 4, "ordered": False, **options})
-        started.append(subscription)
-        subscription.start()
-        return subscription
+    def start(send, broker, **options):
+        one = subscription(send, broker, **options)
+        thread = threading.Thread(target=one.run)
+        started.append((broker, thread))
+        thread.start()
+        return one
 
     yield start
-    for one in started:
-        one.begin_stop()
-        one.join(1.0)
+    for broker, thread in started:
+        broker.stopping.set()
+        thread.join(5)
+
+
+def ended(broker, offset):
+    return lambda: broker.committed and broker.committed[-1] == offset
 
 
 def test_only_the_finished_prefix_of_a_partition_is_committed(subscribe):
-    gate = threading.Event()
-    consumer = FakeConsumer(6)
-    subscription = subscribe(FakeHandler(lambda offset, attempt: None if offset != 2 else gate.wait(5) and None), consumer)
-    until(lambda: subscription.unfinished == 1)
+    gate, broker = threading.Event(), FakeBroker(count=6)
+    one = subscribe(Target(lambda offset, attempt: 200 if offset != 2 else gate.wait(5) and 200), broker)
+    until(lambda: broker.committed and one.counts["in_flight"] == 1)
     time.sleep(0.4)
-    assert max(consumer.committed) == 2, "offset 2 is not at its end, though 3 to 5 are"
-    assert subscription.lag == 4
+    assert max(broker.committed) == 2, "offset 2 is not at its end, though 3 to 5 are"
+    assert one.counts["lag"] == 4
     gate.set()
-    until(lambda: consumer.committed[-1] == 6)
+    until(ended(broker, 6))
 
 
 def test_an_event_that_waits_for_its_retry_lets_the_others_pass_and_is_tried_again(subscribe):
-    handler = FakeHandler(lambda offset, attempt: 0.3 if (offset, attempt) == (0, 0) else None)
-    consumer = FakeConsumer(5)
-    subscribe(handler, consumer, workers=1)
-    until(lambda: consumer.committed and consumer.committed[-1] == 5)
-    assert handler.handled[-1] == (0, 1)
+    target, broker = Target(lambda offset, attempt: 500 if (offset, attempt) == (0, 0) else 200), FakeBroker(count=5)
+    subscribe(target, broker, workers=1, retry=1, delay=0.3)
+    until(ended(broker, 5))
+    assert target.handled == [0, 1, 2, 3, 4, 0]
 
 
-def test_ordered_events_of_one_key_wait_for_each_others_retries(subscribe):
-    handler = FakeHandler(lambda offset, attempt: 0.05 if attempt < 2 and offset == 1 else None)
-    consumer = FakeConsumer(4)
-    subscribe(handler, consumer, ordered=True)
-    until(lambda: consumer.committed and consumer.committed[-1] == 4)
-    assert handler.handled == [(0, 0), (1, 0), (1, 1), (1, 2), (2, 0), (3, 0)]
+def test_an_ordered_subscription_delivers_one_after_the_other(subscribe):
+    target, broker = Target(lambda offset, attempt: time.sleep(0.01) or 200), FakeBroker(count=9)
+    subscribe(target, broker, ordered=True)
+    until(ended(broker, 9))
+    assert (target.handled, target.most) == (list(range(9)), 1)
 
 
 def test_as_many_events_are_in_flight_as_there_are_workers(subscribe):
-    handler = FakeHandler(lambda offset, attempt: time.sleep(0.05))
-    consumer = FakeConsumer(12)
-    subscribe(handler, consumer, workers=3)
-    until(lambda: consumer.committed and consumer.committed[-1] == 12)
-    assert handler.most == 3
+    target, broker = Target(lambda offset, attempt: time.sleep(0.05) or 200), FakeBroker(count=12)
+    subscribe(target, broker, workers=3)
+    until(ended(broker, 12))
+    assert target.most == 3
 
 
 def test_events_that_nobody_wants_are_committed_without_being_handled(subscribe):
-    handler, consumer = FakeHandler(wanted=lambda offset: offset == 3), FakeConsumer(10)
-    subscribe(handler, consumer)
-    until(lambda: consumer.committed and consumer.committed[-1] == 10)
-    assert handler.handled == [(3, 0)]
+    target, broker = Target(), FakeBroker(count=10)
+    one = subscription(target, broker)
+    one.route = Route("some", "g", ("t",), ({"exact": {"id": "3"}},), "Service", "f")
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    until(ended(broker, 10))
+    broker.stopping.set()
+    thread.join()
+    assert target.handled == [3]
 
 
 def test_a_defect_ends_no_worker_and_commits_nothing(subscribe):
     def broken(offset, attempt):
         if offset == 0:
             raise ZeroDivisionError
+        return 200
 
-    consumer = FakeConsumer(3)
-    subscription = subscribe(FakeHandler(broken), consumer, workers=1)
-    until(lambda: subscription.unfinished == 1)
+    broker = FakeBroker(count=3)
+    one = subscribe(Target(broken), broker, workers=1)
+    until(lambda: broker.committed and one.counts["in_flight"] == 1)
     time.sleep(0.3)
-    assert set(consumer.committed) <= {0}
+    assert set(broker.committed) <= {0}
 
 
 def test_a_consumer_that_cannot_connect_tries_again(subscribe):
-    consumer = FakeConsumer(2, failures=1)
-    subscribe(FakeHandler(), consumer)
-    until(lambda: consumer.committed and consumer.committed[-1] == 2)
-
-
-def test_after_a_rebalance_what_was_in_flight_is_not_committed(subscribe):
-    gate = threading.Event()
-    consumer = FakeConsumer(2)
-    subscription = subscribe(FakeHandler(lambda offset, attempt: gate.wait(5) and None), consumer)
-    until(lambda: subscription.unfinished == 2)
-    consumer.listener.on_partitions_revoked([PARTITION])
-    gate.set()
-    time.sleep(0.4)
-    assert set(consumer.committed) <= {0}
+    broker = FakeBroker(count=2, failures=1)
+    subscribe(Target(), broker)
+    until(ended(broker, 2))
 
 
 def test_stopping_waits_for_what_is_in_flight_commits_it_and_closes(subscribe):
-    handler = FakeHandler(lambda offset, attempt: time.sleep(0.3))
-    consumer = FakeConsumer(1)
-    subscription = subscribe(handler, consumer)
-    until(lambda: handler.at_work == 1)
-    subscription.begin_stop()
-    subscription.join(2.0)
-    assert consumer.committed[-1] == 1
-    assert consumer.closed
+    target, broker = Target(lambda offset, attempt: time.sleep(0.3) or 200), FakeBroker(count=1)
+    subscribe(target, broker)
+    until(lambda: target.at_work == 1)
+    broker.stopping.set()
+    until(lambda: broker.closed)
+    assert broker.committed[-1] == 1
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        record(),
+        record(value=None),
+        record(value=b"\xff\x00"),
+        record([("content-type", b"application/cloudevents+json")], b"{"),
+        record([("content-type", b"application/cloudevents+json")], b"[]"),
+        record([("content-type", b"application/cloudevents+json")], b"[" * 100_000),
+        record([("content-type", b"application/cloudevents+json")], json.dumps({**REQUIRED, "nested": {}}).encode()),
+        record([("content-type", b"application/cloudevents+json")], json.dumps({**REQUIRED, "subject": "\ud800"}).encode()),
+        record([("ce_specversion", b"1.0"), ("ce_id", b"\xff")], b"x"),
+        record([("ce_specversion", None)], b"x"),
+    ],
+)
+def test_a_record_that_is_no_event_is_wrapped_as_knative_does(junk):
+    wrapped = from_record(junk)
+    assert (wrapped["type"], wrapped["id"]) == ("dev.knative.kafka.event", "partition:3/offset:7")
+    assert wrapped.data == (junk.value or b"")
+    headers, _, value = events.to_kafka(wrapped)
+    again = from_record(record(headers, value))
+    assert again["id"] == wrapped["id"], "what is wrapped can be read again"
+    assert to_http(again)[0]["ce-id"] == wrapped["id"]
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_a_structured_record_becomes_the_same_event_as_a_binary_one(structured):
+    one = events.build("t", "/s", {"a": [1, "é"]}, id="1", subject="x", partitionkey="k")
+    headers, key, value = events.to_kafka(one, structured=structured)
+    again = from_record(record(headers, value, key))
+    assert (again.data, again["partitionkey"], again["subject"]) == (one.data, "k", "x")
+    assert again["datacontenttype"] == "application/json"
+
+
+@pytest.mark.parametrize("id", ["plain", "odd-é\n1", "100%", 'a"b', " x "])
+def test_attributes_pass_http_unchanged_whatever_they_are(id):
+    one = events.build("t", "/città", {"a": 1}, id=id)
+    assert events.from_request(*to_http(one))["id"] == id
+    assert events.from_request(*to_http(one)).data == {"a": 1}

@@ -6,11 +6,15 @@ import pytest
 import yaml
 
 from mlaas import events
-from mlaas.local.manifests import BadManifest, Delivery, load
-from mlaas.local.schema import seconds
+from mlaas.local.manifests import BadManifest, load, seconds
 
 BASE = Path(__file__).parents[2] / "eventing" / "base"
-BROKER = {"apiVersion": "eventing.knative.dev/v1", "kind": "Broker", "metadata": {"name": "mlaas"}, "spec": {}}
+BROKER = {
+    "apiVersion": "eventing.knative.dev/v1",
+    "kind": "Broker",
+    "metadata": {"name": "mlaas"},
+    "spec": {"delivery": {"deadLetterSink": {"ref": {"kind": "KafkaSink", "name": "out"}}}},
+}
 SINK = {"apiVersion": "eventing.knative.dev/v1alpha1", "kind": "KafkaSink", "metadata": {"name": "out"}, "spec": {"topic": "out"}}
 
 
@@ -54,13 +58,15 @@ def read(tmp_path):
     ],
 )
 def test_every_event_of_the_platform_goes_where_it_belongs(type, triggers):
-    assert {name for name, one in load(BASE).triggers.items() if one.matches({"type": type})} == triggers
+    assert {
+        name for name, one in load(BASE).routes.items() if one.topics == ("knative-broker-mlaas",) and one.accepts({"type": type})
+    } == triggers
 
 
 def test_no_type_of_the_platform_but_a_request_that_nobody_takes_is_unroutable():
-    unroutable = load(BASE).triggers["unroutable"]
+    unroutable = load(BASE).routes["unroutable"]
     known = [events.event_type(capability, state) for capability in events.CAPABILITIES for state in events.STATES]
-    assert [one for one in known if unroutable.matches({"type": one})] == ["it.infn.mlaas.model.requested.v1"]
+    assert [one for one in known if unroutable.accepts({"type": one})] == ["it.infn.mlaas.model.requested.v1"]
 
 
 def test_the_base_wires_each_function_with_retries_and_dead_letters():
@@ -68,9 +74,11 @@ def test_the_base_wires_each_function_with_retries_and_dead_letters():
     assert set(manifests.services) == {"classify", "fill-mask", "search", "index", "train"}
     assert manifests.services["fill-mask"].command == ("python", "-m", "mlaas.serve", "functions/fill_mask")
     assert {one.retention for one in manifests.services.values()} == {60.0}
-    assert {one.delivery.retry for one in manifests.triggers.values()} == {5}
-    assert {one.delivery.dead_letters for one in manifests.triggers.values()} == {"dead-letters"}
-    assert manifests.sinks["dead-letters"].topic == "mlaas.dead-letters"
+    assert {one.retry for name, one in manifests.routes.items() if name != "source-requests"} == {5}
+    assert manifests.routes["source-requests"].topics == ("mlaas.requests",)
+    assert manifests.routes["events"].ordered
+    assert {one.dead_letters for one in manifests.routes.values()} == {"dead-letters"}
+    assert manifests.sinks["dead-letters"] == "mlaas.dead-letters"
     assert manifests.jobs["train"].command == ("python", "-m", "mlaas.training.job")
     assert manifests.jobs["train"].backoff_limit == 3
     assert manifests.deployments["relay"].retention is None
@@ -97,38 +105,42 @@ def test_the_base_names_no_namespace_and_lists_every_file():
     ],
 )
 def test_filters_mean_what_cloudevents_subscriptions_say(read, filters, event, matches):
-    assert read(BROKER, SINK, trigger(filters=filters)).triggers["some"].matches(event) is matches
+    assert read(BROKER, SINK, trigger(filters=filters)).routes["some"].accepts(event) is matches
 
 
 def test_filters_win_over_the_older_filter_and_an_empty_attribute_accepts_everything(read):
-    both = read(BROKER, SINK, trigger(filter={"attributes": {"type": "a"}}, filters=[{"exact": {"type": "b"}}])).triggers["some"]
-    assert both.matches({"type": "b"})
-    assert not both.matches({"type": "a"})
-    assert read(BROKER, SINK, trigger(filter={"attributes": {"type": ""}})).triggers["some"].matches({"type": "anything"})
+    both = read(BROKER, SINK, trigger(filter={"attributes": {"type": "a"}}, filters=[{"exact": {"type": "b"}}])).routes["some"]
+    assert both.accepts({"type": "b"})
+    assert not both.accepts({"type": "a"})
+    assert read(BROKER, SINK, trigger(filter={"attributes": {"type": ""}})).routes["some"].accepts({"type": "anything"})
 
 
 def test_a_triggers_delivery_stands_instead_of_its_brokers_but_for_the_dead_letters(read):
     letters = {"ref": {"apiVersion": "eventing.knative.dev/v1alpha1", "kind": "KafkaSink", "name": "out"}}
     broker = {**BROKER, "spec": {"delivery": {"retry": 7, "backoffDelay": "PT1S", "deadLetterSink": letters}}}
-    assert read(broker, SINK, trigger()).triggers["some"].delivery == Delivery(7, True, 1.0, dead_letters="out")
-    own = read(broker, SINK, trigger(delivery={"retry": 1, "backoffPolicy": "linear", "backoffDelay": "PT2S", "timeout": "PT10S"}))
-    assert own.triggers["some"].delivery == Delivery(1, False, 2.0, 10.0, dead_letters="out")
+    usual = read(broker, SINK, trigger()).routes["some"]
+    assert (usual.retry, usual.exponential, usual.delay, usual.dead_letters) == (7, True, 1.0, "out")
+    changed = {"retry": 1, "backoffPolicy": "linear", "backoffDelay": "PT2S", "timeout": "PT10S"}
+    own = read(broker, SINK, trigger(delivery=changed)).routes["some"]
+    assert (own.retry, own.exponential, own.delay, own.timeout, own.dead_letters) == (1, False, 2.0, 10.0, "out")
 
 
 @pytest.mark.parametrize(
     ("resources", "said"),
     [
-        ([BROKER, SINK, trigger(filters=[{"cesql": "type = 'a'"}])], "all.yaml: spec.filters.0.cesql is not understood"),
+        ([BROKER, SINK, trigger(filters=[{"cesql": "type = 'a'"}])], "all.yaml: Trigger some: the filter cesql is not understood"),
         ([BROKER, SINK, trigger(filters=[{"exact": {"type": "a"}, "prefix": {"type": "b"}}])], "exactly one dialect"),
-        ([BROKER, SINK, trigger(delivery={"format": "json"})], "spec.delivery.format is not understood"),
+        ([BROKER, SINK, trigger(delivery={"format": "json"})], "Trigger some: format is not understood"),
         ([BROKER, SINK, trigger(delivery={"backoffDelay": "soon"})], "must be a duration"),
-        ([BROKER, SINK, trigger(broker="other")], "names the Broker other"),
+        ([BROKER, SINK, trigger(broker="other")], "names another Broker"),
         ([BROKER, trigger()], "names the KafkaSink out, which does not exist"),
-        ([BROKER, {**SINK, "kind": "Channel"}], "Channel is not a resource"),
-        ([BROKER, {**SINK, "apiVersion": "v1"}], "KafkaSink is not a resource"),
-        ([BROKER, SINK, SINK], "there is a second KafkaSink out"),
-        ([SINK], "needs exactly one Broker"),
-        (["text"], "nothing is not a resource"),
+        ([BROKER, {**SINK, "kind": "Channel"}], "Channel is not understood"),
+        ([BROKER, {**SINK, "spec": {"topic": "t", "contentMode": "structured"}}], "contentMode is not understood"),
+        ([{**BROKER, "spec": {}}, SINK, trigger()], "KafkaSink .none., which does not exist"),
+        ([BROKER, {**SINK, "spec": {}}], "KafkaSink out is not as Knative has it"),
+        ([BROKER, SINK, SINK], "KafkaSink out: there is another one"),
+        ([SINK, trigger()], "names another Broker"),
+        (["text"], "is not as Knative has it"),
     ],
 )
 def test_what_would_change_delivery_and_is_not_understood_is_refused_by_name(read, resources, said):
@@ -142,9 +154,7 @@ def test_a_kustomization_that_changes_its_resources_is_refused(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("PT0.5S", 0.5), ("PT1M30S", 90), ("P1DT1H", 90000), ("60s", 60), ("1m30s", 90), ("1h", 3600), ("0.25s", 0.25)]
-)
+@pytest.mark.parametrize(("text", "value"), [("PT0.5S", 0.5), ("PT1M30S", 90), ("60s", 60), ("1m30s", 90), ("1h", 3600), ("0.25s", 0.25)])
 def test_durations_are_read_in_both_spellings(text, value):
     assert seconds(text) == value
 

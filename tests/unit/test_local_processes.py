@@ -8,15 +8,12 @@ import threading
 import time
 
 import pytest
-import urllib3
 
+from mlaas import events
 from mlaas.errors import MlaasError, Unavailable
 from mlaas.local import kafka_server
-from mlaas.local.jobs import Jobs
-from mlaas.local.manifests import Job, Workload
-from mlaas.local.processes import Host, Process
-from mlaas.local.records import Event
-from mlaas.local.watchdog import Watchdog
+from mlaas.local.manifests import Workload
+from mlaas.local.processes import JobSink, Process, Watchdog
 
 SERVER = """
 import http.server, os
@@ -27,7 +24,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 print("started", flush=True)
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
-EVENT = Event({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}, b"{}")
+
+
+def event(number=1):
+    return events.build("t", "/s", {}, id=str(number))
 
 
 def until(condition, timeout=8.0):
@@ -46,47 +46,58 @@ def alive(pid):
 
 
 @pytest.fixture
-def host(tmp_path):
-    watchdog, pool = Watchdog(), urllib3.PoolManager()
-    yield Host(watchdog, lambda manifest: {**os.environ, **manifest}, tmp_path, tmp_path / "logs", pool)
+def spawn(tmp_path):
+    watchdog = Watchdog()
+
+    def start(name, workload, **env):
+        return watchdog.spawn(workload.command, tmp_path / f"{name}.log", env={**os.environ, **env}, cwd=tmp_path)
+
+    yield start
     watchdog.close()
-    pool.clear()
 
 
 @pytest.fixture
-def process(host):
-    made = []
+def process(spawn):
+    made, stopped = [], threading.Event()
 
     def start(code=SERVER, **options):
-        one = Process(Workload("f", ("python", "-c", code), {}, **{"retention": 60.0, **options}), host, probed=True)
+        one = Process("f", Workload(("python", "-c", code), {}, **{"retention": 60.0, **options}), spawn)
         made.append(one)
-        one.start()
         return one
 
+    def tend():
+        while not stopped.wait(0.02):
+            for one in made:
+                one.tend()
+
+    thread = threading.Thread(target=tend)
+    thread.start()
     yield start
+    stopped.set()
+    thread.join()
     for one in made:
-        one.stop()
+        one._http.clear()
 
 
-def starts(host):
-    return (host.logs / "f.log").read_text().count("started")
+def starts(folder):
+    return (folder / "f.log").read_text().count("started")
 
 
-def test_many_who_wait_start_a_function_once(host, process):
-    function, urls = process(), []
+def ask(function):
+    assert function.ask("GET", "/").status == 200
+    return function.pid
 
-    def call():
-        with function.use() as url:
-            urls.append(url)
 
-    threads = [threading.Thread(target=call) for _ in range(8)]
+def test_many_who_wait_start_a_function_once(tmp_path, process):
+    function, pids = process(), []
+    threads = [threading.Thread(target=lambda: pids.append(ask(function))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(urls) == 8
-    assert len(set(urls)) == 1
-    assert starts(host) == 1
+    assert len(pids) == 8
+    assert len(set(pids)) == 1
+    assert starts(tmp_path) == 1
     assert function.state()["state"] == "running"
 
 
@@ -96,133 +107,119 @@ def test_a_function_that_nobody_asks_for_is_not_started(process):
     assert function.state() == {"state": "idle", "pid": None, "restarts": 0}
 
 
-def test_an_idle_function_ends_and_one_in_use_does_not(host, process):
-    function = process(retention=0.3)
-    with function.use():
-        pid = function.pid
-        time.sleep(0.6)
-        assert alive(pid)
+def test_an_idle_function_ends_and_one_in_use_does_not(tmp_path, process):
+    slow = SERVER.replace("self.send_response(200)", "__import__('time').sleep(0.6 * (self.path == '/slow')); self.send_response(200)")
+    function = process(slow, retention=0.3)
+    pid = ask(function)
+    assert function.ask("GET", "/slow").status == 200
+    assert function.pid == pid
     until(lambda: function.state()["state"] == "idle")
     assert not alive(pid)
-    with function.use():
-        assert function.pid != pid
-    assert starts(host) == 2
+    assert ask(function) != pid
+    assert starts(tmp_path) == 2
     assert function.restarts == 0
 
 
-def test_a_function_that_dies_is_restarted_for_the_next_who_asks(host, process):
+def test_a_function_that_dies_is_started_again_for_the_next_who_asks(tmp_path, process):
     function = process()
-    with function.use():
-        os.kill(function.pid, signal.SIGKILL)
+    os.kill(ask(function), signal.SIGKILL)
     until(lambda: function.restarts == 1)
-    with function.use():
-        assert starts(host) == 2
+    time.sleep(1.1)
+    ask(function)
+    assert starts(tmp_path) == 2
 
 
-def test_one_that_is_always_on_starts_by_itself_and_comes_back(host, process):
-    function = process(retention=None)
-    until(lambda: function.url)
-    os.kill(function.pid, signal.SIGKILL)
-    until(lambda: starts(host) == 2 and function.url)
+def test_a_deployment_starts_by_itself_and_comes_back(tmp_path, process):
+    deployment = process("import time; print('started', flush=True); time.sleep(100)", retention=None)
+    until(lambda: deployment.pid and starts(tmp_path) == 1)
+    os.kill(deployment.pid, signal.SIGKILL)
+    until(lambda: starts(tmp_path) == 2 and deployment.pid)
 
 
 def test_a_function_that_cannot_start_refuses_its_callers_soon(process):
     function = process("raise SystemExit(1)")
     started = time.monotonic()
-    with pytest.raises(Unavailable, match="does not start") as caught, function.use(timeout=30):
-        pass
-    assert time.monotonic() - started < 10
+    with pytest.raises(Unavailable, match="does not start") as caught:
+        function.ask("GET", "/")
+    assert time.monotonic() - started < 5
     assert caught.value.retry_after > 0
 
 
-def test_stopping_ends_the_process_and_frees_who_waits(process):
-    function = process("import time; time.sleep(100)")
-    caught = []
+@pytest.fixture
+def jobs(tmp_path, spawn):
+    stopping = threading.Event()
 
-    def call():
-        try:
-            with function.use(timeout=30):
-                pass
-        except Unavailable as error:
-            caught.append(error)
+    def make(code, **options):
+        stopping.clear()
+        job = Workload(("python", "-c", code), {}, **{"backoff_limit": 1, "deadline": 30.0, **options})
+        return JobSink("train", job, spawn, tmp_path / "jobs", stopping), stopping
 
-    thread = threading.Thread(target=call)
-    thread.start()
-    until(lambda: function.pid)
-    pid = function.pid
-    function.stop()
-    thread.join(2)
-    assert caught
-    assert not alive(pid)
+    return make
 
 
-def jobs(host, tmp_path, code, **options):
-    queue = Jobs(Job("train", ("python", "-c", code), {}, **{"backoff_limit": 1, "deadline": 30.0, **options}), host, tmp_path / "jobs")
-    queue.start()
-    return queue
-
-
-def test_the_same_event_makes_one_job_that_finds_its_event(host, tmp_path):
-    queue = jobs(
-        host,
-        tmp_path,
-        "import os, pathlib; e = pathlib.Path(os.environ['K_EVENT_PATH']); print((e / 'event').read_text(), os.environ['K_EXECUTION_MODE'])",
+def test_the_same_event_makes_one_job_that_finds_its_event(tmp_path, jobs):
+    sink, _ = jobs(
+        "import os, pathlib; e = pathlib.Path(os.environ['K_EVENT_PATH']); print((e / 'event').read_text(), os.environ['K_EXECUTION_MODE'])"
     )
     for _ in range(3):
-        queue.accept(EVENT)
-    until(lambda: list((tmp_path / "jobs").glob("*/succeeded")))
-    queue.accept(EVENT)
-    time.sleep(0.2)
-    queue.stop()
-    (log,) = host.logs.glob("train-*.log")
+        sink.run(event())
+    assert list((tmp_path / "jobs").glob("*/succeeded"))
+    (log,) = tmp_path.glob("train-*.log")
     assert log.read_text().count("batch") == 1
     assert '"id": "1"' in log.read_text()
+    assert sink.state() == {"running": False, "unfinished": 0}
 
 
-def test_a_job_that_fails_is_tried_again_up_to_its_limit(host, tmp_path):
-    queue = jobs(host, tmp_path, "print('try', flush=True); raise SystemExit(3)")
-    queue.accept(EVENT)
-    until(lambda: list((tmp_path / "jobs").glob("*/failed")))
-    queue.stop()
-    assert next(host.logs.glob("train-*.log")).read_text().count("try") == 2
+def test_a_job_that_fails_is_tried_again_up_to_its_limit(tmp_path, jobs):
+    jobs("print('try', flush=True); raise SystemExit(3)")[0].run(event())
+    assert next(tmp_path.glob("train-*.log")).read_text().count("try") == 2
     assert "exit status 3" in next((tmp_path / "jobs").glob("*/failed")).read_text()
 
 
-def test_a_job_that_takes_too_long_is_ended_and_failed(host, tmp_path):
-    queue = jobs(host, tmp_path, "import time; time.sleep(100)", deadline=0.3)
-    queue.accept(EVENT)
-    until(lambda: list((tmp_path / "jobs").glob("*/failed")))
-    queue.stop()
+def test_a_job_that_takes_too_long_is_ended_and_failed(tmp_path, jobs):
+    jobs("import time; time.sleep(100)", deadline=0.3)[0].run(event())
     assert "activeDeadlineSeconds" in next((tmp_path / "jobs").glob("*/failed")).read_text()
 
 
-def test_a_job_that_is_stopped_stays_unfinished_and_is_run_at_the_next_start(host, tmp_path):
+def test_a_job_that_is_stopped_stays_unfinished_and_is_run_when_its_event_comes_again(tmp_path, jobs):
     code = "import os, pathlib, time; m = pathlib.Path(os.environ['K_EVENT_PATH']) / 'mark'\nif not m.exists(): m.touch(); time.sleep(100)"
-    first = jobs(host, tmp_path, code)
-    first.accept(EVENT)
+    sink, stopping = jobs(code, backoff_limit=0)
+    caught = []
+
+    def run():
+        try:
+            sink.run(event())
+        except Unavailable as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
     until(lambda: list((tmp_path / "jobs").glob("*/mark")))
-    first.stop()
+    stopping.set()
+    thread.join()
+    assert caught
     (folder,) = (tmp_path / "jobs").iterdir()
-    assert not {"succeeded", "failed", "attempts"} & {path.name for path in folder.iterdir()}
-    second = jobs(host, tmp_path, code)
-    until(lambda: (folder / "succeeded").exists())
-    second.stop()
+    assert not {"succeeded", "failed"} & {path.name for path in folder.iterdir()}
+    assert sink.state()["unfinished"] == 1
+    jobs(code)[0].run(event())
+    assert (folder / "succeeded").exists()
 
 
-def test_one_job_runs_at_a_time(host, tmp_path):
-    code = "import pathlib, time; print('begin', flush=True); time.sleep(0.2); print('end', flush=True)"
-    queue = jobs(host, tmp_path, f"import sys; sys.stdout = open({str(tmp_path / 'order')!r}, 'a')\n{code}")
-    for number in range(3):
-        queue.accept(Event({**EVENT.attributes, "id": str(number)}, b"{}"))
-    until(lambda: len(list((tmp_path / "jobs").glob("*/succeeded"))) == 3)
-    queue.stop()
+def test_one_job_runs_at_a_time(tmp_path, jobs):
+    code = "import time; print('begin', flush=True); time.sleep(0.2); print('end', flush=True)"
+    sink, _ = jobs(f"import sys; sys.stdout = open({str(tmp_path / 'order')!r}, 'a')\n{code}")
+    threads = [threading.Thread(target=sink.run, args=(event(number),)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert (tmp_path / "order").read_text().split() == ["begin", "end"] * 3
 
 
 def test_children_and_their_children_end_with_an_owner_that_is_killed(tmp_path):
     child = "import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)']).pid, flush=True); time.sleep(100)"
     owner = (
-        "import sys, time; from pathlib import Path; from mlaas.local.watchdog import Watchdog\n"
+        "import sys, time; from pathlib import Path; from mlaas.local.processes import Watchdog\n"
         f"print(Watchdog().spawn([sys.executable, '-c', {child!r}], Path({str(tmp_path / 'log')!r})).pid, flush=True); time.sleep(100)"
     )
     with subprocess.Popen([sys.executable, "-c", owner], stdout=subprocess.PIPE, text=True) as process:

@@ -7,6 +7,7 @@ itself in the dead letters), and only as far as every earlier event of the parti
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from base64 import b64encode
@@ -15,21 +16,24 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloudevents.conversion import to_binary, to_structured
+from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from .. import events
-from ..errors import MlaasError, TooLarge, Unavailable
+from ..errors import InvalidRequest, Malformed, MlaasError, TooLarge, Unavailable
 from ..runtime import problem_response
 from .manifests import Route
-from .records import from_http, from_record
 
-__all__ = ["Broker", "Send", "Subscription"]
+__all__ = ["Broker", "Send", "Subscription", "from_record", "to_http"]
 
 RECORD_BYTES = 4 * 1024**2  # room for a request of Kafka's default size and what a dead letter adds to it
 IN_FLIGHT = 256  # events of a subscription that are fetched and not at their end
 COMMIT_SECONDS, DRAIN_SECONDS, RETRY_AFTER_SECONDS = 0.25, 2.0, 30.0
+_PLAIN = re.compile(r"[!#$&-~]+( +[!#$&-~]+)*")  # without what a header would have to encode, which not every SDK undoes
+_UNWRITABLE = (GenericException, AttributeError, ValueError, RecursionError)  # what the cloudevents library raises for odd attributes
 RETRIED = (0, 404, 408, 409, 429)  # and 5xx, as Knative does
 
 log = logging.getLogger("mlaas")
@@ -56,8 +60,11 @@ class Broker:
             raise Unavailable(f"Kafka at {bootstrap} cannot be used ({type(error).__name__})", remedy=remedy) from None
 
     def append(self, topic: str, event: CloudEvent, patience: float = float("inf")) -> None:
-        """Append and wait for the acknowledgement, `patience` seconds while Kafka is away. Raises TooLarge, Unavailable."""
-        headers, key, value = events.to_kafka(event)
+        """Append and wait for the acknowledgement, `patience` seconds while Kafka is away. Raises Malformed, TooLarge, Unavailable."""
+        try:
+            headers, key, value = events.to_kafka(event)
+        except _UNWRITABLE:
+            raise Malformed("the event cannot be written to Kafka", remedy="Send attributes that are strings.") from None
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -169,7 +176,7 @@ class Subscription:
             body, status, headers = self.send(event) or (b"", 202, {})
             if 200 <= status < 300:
                 if events.is_event(headers):
-                    self.broker.append(self.replies, from_http(headers, body))
+                    self.broker.append(self.replies, events.from_request(headers, body))
                 self.counts["delivered"] += 1
                 return None
         except MlaasError as error:
@@ -192,5 +199,27 @@ class Subscription:
         attributes = {**event.get_attributes(), **{f"knativeerror{name}": text for name, text in reason.items()}}
         try:
             self.broker.append(self.letters, CloudEvent(attributes, event.data))
-        except TooLarge:  # its attributes still say which event it was
+        except (
+            InvalidRequest
+        ):  # too large with them, or nested so deep that it was only just read: its attributes still say which event it was
             self.broker.append(self.letters, CloudEvent(attributes, b""))
+
+
+def from_record(record: Any) -> CloudEvent:
+    """The event of a Kafka record; what is none, or could not be written again, is wrapped as Knative's KafkaSource does it."""
+    value = record.value or b""
+    try:
+        event = events.from_kafka(dict(record.headers), record.key, value)
+        events.to_kafka(event)
+        return event
+    except (Malformed, *_UNWRITABLE):
+        source = f"/apis/v1/namespaces/default/kafkasources/requests#{record.topic}"
+        place, content = f"partition:{record.partition}/offset:{record.offset}", "application/octet-stream"
+        return CloudEvent({"type": events.KAFKA_RECORD, "source": source, "id": place, "datacontenttype": content}, value)
+
+
+def to_http(event: CloudEvent) -> tuple[Mapping[str, str], bytes]:
+    """Headers and body: binary mode, or structured where a header cannot carry an attribute."""
+    plain = all(_PLAIN.fullmatch(f"{name}{value}") for name, value in event.get_attributes().items())
+    headers, body = to_binary(event) if plain else to_structured(event)
+    return headers, body

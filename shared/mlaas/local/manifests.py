@@ -7,16 +7,15 @@ and probes mean nothing on one machine and are passed over.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidRequest
 
-__all__ = ["BadManifest", "Manifests", "Route", "Workload", "load", "seconds"]
+__all__ = ["BadManifest", "Manifests", "Route", "Workload", "load", "matches", "seconds"]
 
-Accepts = Callable[[Mapping[str, str]], bool]
 _FIELDS = {  # the kinds that there are, and what is understood of their `spec`
     "Broker": "config delivery",
     "Trigger": "broker filter filters subscriber delivery",
@@ -27,7 +26,6 @@ _FIELDS = {  # the kinds that there are, and what is understood of their `spec`
     "Deployment": "replicas selector template",
     "SinkBinding": "subject sink",  # says where the Broker is, which the runner tells every process
 }
-_TESTS = {"exact": str.__eq__, "prefix": str.startswith, "suffix": str.endswith}
 
 
 class BadManifest(InvalidRequest):
@@ -36,7 +34,7 @@ class BadManifest(InvalidRequest):
 
 @dataclass(frozen=True)
 class Route:
-    """A Trigger or a KafkaSource: events of `topics` that it `accepts` go to the resource `target` of that `kind`.
+    """A Trigger or a KafkaSource: events of `topics` that pass its `filters` go to the resource `target` of that `kind`.
 
     A delivery is tried again `retry` times, after `delay` seconds and more, and then goes to the KafkaSink `dead_letters`.
     """
@@ -44,7 +42,7 @@ class Route:
     name: str
     group: str
     topics: tuple[str, ...]
-    accepts: Accepts
+    filters: tuple[Mapping[str, Any], ...]
     kind: str
     target: str
     ordered: bool = False
@@ -53,6 +51,10 @@ class Route:
     delay: float = 0.2
     timeout: float = 300.0
     dead_letters: str = ""
+
+    def accepts(self, event: Mapping[str, str]) -> bool:
+        """Whether an event with these attributes is wanted."""
+        return all(matches(one, event) for one in self.filters)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Manifests:
 
 def load(folder: Path) -> Manifests:
     """Everything that the kustomization in `folder` lists. Raises BadManifest saying where and what."""
-    where, wired, seen = folder.name, Manifests(), set()
+    where, wired, seen = folder.name, Manifests(), set[tuple[str, str]]()
     try:
         for file, resource in sorted(_resources(folder), key=lambda one: str(one[1]["kind"]) != "Broker"):  # others refer to it
             kind, name = resource["kind"], resource["metadata"]["name"]
@@ -95,9 +97,9 @@ def load(folder: Path) -> Manifests:
             _add(wired, kind, name, resource["spec"], resource["metadata"].get("annotations", {}))
         where = folder.name
         for route in wired.routes.values():
-            for reference in ((route.kind, route.target), ("KafkaSink", route.dead_letters)):
-                if reference not in seen:
-                    raise ValueError(f"{route.name} names the {' '.join(reference)}, which does not exist")
+            for kind, name in ((route.kind, route.target), ("KafkaSink", route.dead_letters)):
+                if (kind, name) not in seen:
+                    raise ValueError(f"{route.name} names the {kind} {name}, which does not exist")
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         detail = f"{where}: {error}" if type(error) is ValueError else f"{where} is not as Knative has it: {error!r}"
         raise BadManifest(detail, remedy="Change the file, or run it on a cluster with Knative.") from None
@@ -138,12 +140,15 @@ def _add(wired: Manifests, kind: str, name: str, spec: Mapping[str, Any], notes:
             if topic != wired.broker_topic or target["kind"] not in ("Service", "JobSink", "KafkaSink"):
                 raise ValueError("it names another Broker, or a subscriber that is not understood by the single-machine runner")
             ordered = notes.get("kafka.eventing.knative.dev/delivery.order") == "ordered"
+            # Where both are given, Knative takes `filters`; an empty attribute in the older `filter` accepts everything.
+            older = {attribute: text for attribute, text in spec.get("filter", {}).get("attributes", {}).items() if text}
+            filters = (*spec.get("filters", []),) or ({"exact": older},)
+            matches({"all": filters}, {})  # raises if there is one that is not understood
             group, delivery = f"knative-trigger-{name}", _delivery(spec, wired.usual)
-            wired.routes[name] = Route(name, group, (topic,), _accepts(spec), target["kind"], target["name"], ordered, **delivery)
+            wired.routes[name] = Route(name, group, (topic,), filters, target["kind"], target["name"], ordered, **delivery)
         case "KafkaSource":
             target, delivery, name = spec["sink"]["ref"]["name"], _delivery(spec, wired.usual), f"source-{name}"
-            topics, accepts = tuple(spec["topics"]), lambda event: True
-            wired.routes[name] = Route(name, spec["consumerGroup"], topics, accepts, "Broker", target, True, **delivery)
+            wired.routes[name] = Route(name, spec["consumerGroup"], tuple(spec["topics"]), (), "Broker", target, True, **delivery)
         case "KafkaSink":
             if spec.get("contentMode", "binary") != "binary":
                 raise ValueError("its contentMode is not understood by the single-machine runner")
@@ -181,23 +186,21 @@ def _delivery(spec: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _accepts(spec: Mapping[str, Any]) -> Accepts:
-    """Where both are given, Knative takes `filters`; an empty attribute in the older `filter` accepts everything."""
-    older = {name: text for name, text in spec.get("filter", {}).get("attributes", {}).items() if text}
-    return _filter({"all": spec.get("filters") or ([{"exact": older}] if older else [])})
-
-
-def _filter(spec: Mapping[str, Any]) -> Accepts:
-    """One filter of CloudEvents' subscriptions API."""
+def matches(spec: Mapping[str, Any], event: Mapping[str, str]) -> bool:
+    """Whether a filter of CloudEvents' subscriptions API accepts the event. Raises ValueError for one that is not understood."""
     if len(spec) != 1:
         raise ValueError("a filter needs exactly one dialect")
     ((dialect, value),) = spec.items()
-    if dialect == "not":
-        inner = _filter(value)
-        return lambda event: not inner(event)
-    if dialect in ("all", "any"):
-        combined, several = all if dialect == "all" else any, [_filter(one) for one in value]
-        return lambda event: combined(one(event) for one in several)
-    if dialect not in _TESTS or not all(isinstance(text, str) and text for text in value.values()):
-        raise ValueError(f"the filter {dialect}: {value} is not understood by the single-machine runner")
-    return lambda event: all(_TESTS[dialect](event.get(name, ""), text) for name, text in value.items())
+    match dialect:
+        case "not":
+            return not matches(value, event)
+        case "all" | "any":
+            found = [matches(one, event) for one in value]
+            return all(found) if dialect == "all" else any(found)
+        case "exact":
+            return all(event.get(name) == text for name, text in value.items())
+        case "prefix":
+            return all(event.get(name, "").startswith(text) for name, text in value.items())
+        case "suffix":
+            return all(event.get(name, "").endswith(text) for name, text in value.items())
+    raise ValueError(f"the filter {dialect} is not understood by the single-machine runner")

@@ -7,6 +7,7 @@ any Unix, from any thread, for the children's children too; and the terminal's C
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -16,32 +17,32 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import urllib3
+from cloudevents.conversion import to_structured
 from cloudevents.http import CloudEvent
 
 from ..errors import Unavailable
 from ..events import derived_id
 from .manifests import Workload
-from .records import to_json
 
-__all__ = ["JobSink", "Process", "Watchdog", "free_port"]
+__all__ = ["JobSink", "Process", "Watchdog", "end", "free_port"]
 
-READY_SECONDS = 60.0
-_WATCH = """
+READY_SECONDS, GRACE_SECONDS = 60.0, 3.0
+_WATCH = f"""
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.read(int(sys.argv[1]), 1)
 os.killpg(0, signal.SIGTERM)
-time.sleep(3)
+time.sleep({GRACE_SECONDS})
 os.killpg(0, signal.SIGKILL)
 """
 
 log = logging.getLogger("mlaas")
-Spawn = Callable[..., subprocess.Popen[bytes]]  # starts what is named by its first argument; further ones go into its environment
+Spawn = Callable[..., subprocess.Popen[bytes]]  # given a name for the log, a Workload, and what goes into its environment
 
 
 def free_port() -> int:
@@ -51,50 +52,55 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def end(child: subprocess.Popen[bytes], grace: float = GRACE_SECONDS) -> None:
+    """End `child`: SIGTERM, and SIGKILL after `grace` seconds."""
+    child.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(grace)
+    child.kill()
+    child.wait()
+
+
 class Watchdog:
-    """Starts and ends processes; `held` is a descriptor (a lock) that stays open until the last of them has ended."""
+    """Starts processes and ends them all together; `held` is a descriptor (a lock) that stays open until then."""
 
     def __init__(self, *held: int) -> None:
         reading, self._writing = os.pipe()
         command = [sys.executable, "-c", _WATCH, str(reading)]
         self._process = subprocess.Popen(command, pass_fds=(reading, *held), process_group=0)  # noqa: S603
         os.close(reading)
+        self._children: list[subprocess.Popen[bytes]] = []
 
-    def spawn(
-        self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
-    ) -> subprocess.Popen[bytes]:
+    def spawn(self, command: Sequence[str], log: Path, **options: Any) -> subprocess.Popen[bytes]:
         """Start `command`, its output appended to `log`; `python` is the interpreter that runs the platform."""
         command = [sys.executable, *command[1:]] if command[0] == "python" else list(command)
-        group, nothing = self._process.pid, subprocess.DEVNULL
         with log.open("ab") as out:
-            return subprocess.Popen(command, env=env, cwd=cwd, process_group=group, stdin=nothing, stdout=out, stderr=out)  # noqa: S603
+            group, nothing = self._process.pid, subprocess.DEVNULL
+            child = subprocess.Popen(command, process_group=group, stdin=nothing, stdout=out, stderr=out, **options)  # noqa: S603
+        self._children = [one for one in self._children if one.poll() is None] + [child]
+        return child
 
     def close(self) -> None:
-        """End what is still running, and the watchdog itself."""
+        """End everything together: SIGTERM, and SIGKILL after a moment."""
+        os.killpg(self._process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while any(child.poll() is None for child in self._children) and time.monotonic() < deadline:
+            time.sleep(0.05)
         os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        for child in (*self._children, self._process):
+            child.wait()
         os.close(self._writing)
 
 
-def end(child: subprocess.Popen[bytes], grace: float = 3.0) -> None:
-    """End `child`: SIGTERM, and SIGKILL after `grace` seconds."""
-    child.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(grace)
-    child.kill()
-    child.wait()
-
-
 class Process:
-    """A workload that serves. `use` gives its URL and keeps it running meanwhile; `tend`, called again and again, does the rest."""
+    """A workload that serves: `ask` starts it on demand, `tend`, called again and again, ends it when it is idle."""
 
     def __init__(self, name: str, workload: Workload, spawn: Spawn) -> None:
         self._name, self._workload, self._spawn = name, workload, spawn
-        self._lock = threading.Lock()  # whoever holds it starts or ends the process, everyone else waits
+        self._http = urllib3.PoolManager(maxsize=32)
+        self._lock, self._asked = threading.Lock(), set[object]()  # whoever holds the lock starts or ends it, all else wait
         self._child: subprocess.Popen[bytes] | None = None
-        self._uses: list[object] = []
-        self._last_use = self._not_before = 0.0
-        self._url, self._state, self._stopped, self.restarts = "", "idle", False, 0
+        self._state, self._url, self._last_use, self._not_before, self.restarts = "idle", "", 0.0, 0.0, 0
 
     @property
     def pid(self) -> int | None:
@@ -106,39 +112,37 @@ class Process:
         """For people: idle, starting, running or stopping, the process id, and how often it died."""
         return {"state": self._state, "pid": self.pid, "restarts": self.restarts}
 
-    @contextmanager
-    def use(self) -> Iterator[str]:
-        """The URL of the ready process, started if need be, once for all who wait. Raises Unavailable."""
+    def ask(self, method: str, path: str, **options: Any) -> urllib3.BaseHTTPResponse:
+        """The process' answer to an HTTP request; one start serves all who wait for it. Raises Unavailable."""
         this = object()
-        self._uses.append(this)
+        self._asked.add(this)
         try:
             with self._lock:
                 self._notice_death()
                 if not self._child:
                     self._start()
                 url = self._url
-            yield url
+            return self._http.request(method, f"{url}{path}", retries=False, redirect=False, **options)
+        except urllib3.exceptions.HTTPError as error:
+            detail = f"the function {self._name} gave no answer ({type(error).__name__})"
+            raise Unavailable(detail, retry_after=1, remedy="Send the request again.") from None
         finally:
             self._last_use = time.monotonic()
-            self._uses.remove(this)
+            self._asked.remove(this)
 
     def tend(self) -> None:
-        """Notice that it died, start what must always run, end what is idle."""
+        """Notice that it died; start a deployment, which is always on; end what is idle."""
         if self._lock.locked():  # someone starts it
             return
         with self._lock:
             self._notice_death()
             if self._workload.retention is None and not self._child:
-                with suppress(Unavailable):
+                with contextlib.suppress(Unavailable):
                     self._start()
-            elif self._workload.retention is not None and not self._uses and time.monotonic() - self._last_use > self._workload.retention:
-                self._end()
-
-    def stop(self) -> None:
-        """End it for good; who waits for it gets Unavailable."""
-        self._stopped = True
-        with self._lock:
-            self._end()
+            elif self._child and not self._asked and time.monotonic() - self._last_use > (self._workload.retention or float("inf")):
+                self._state = "stopping"
+                end(self._child)
+                self._child, self._state = None, "idle"
 
     def _notice_death(self) -> None:
         if self._child and self._child.poll() is not None:
@@ -146,33 +150,24 @@ class Process:
             self._child, self._state, self.restarts = None, "idle", self.restarts + 1
 
     def _start(self) -> None:
-        """Start it and wait until it listens. Raises Unavailable, for a while also without a try after one that failed."""
-        refusal = Unavailable(f"the function {self._name} does not start", retry_after=1, remedy=f"Its log {self._name}.log says why.")
-        if self._stopped or time.monotonic() < self._not_before:
-            raise refusal
-        port = str(free_port())
-        self._child, self._state, self._not_before = (self._spawn(self._name, self._workload, PORT=port), "starting", time.monotonic() + 1)
-        self._url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + READY_SECONDS
-        while not self._ready():
-            if self._child.poll() is not None or self._stopped or time.monotonic() > deadline:
-                self._end()
-                self.restarts += 1
-                raise refusal
-            time.sleep(0.02)
-        self._state = "running"
+        """Start it and wait until it is ready; not at once again when it has just died. Raises Unavailable."""
+        now, port = time.monotonic(), str(free_port())
+        if now > self._not_before:
+            self._not_before, self._url, self._state = now + 1.0, f"http://127.0.0.1:{port}", "starting"
+            self._child = self._spawn(self._name, self._workload, PORT=port)
+            while self._child.poll() is None and time.monotonic() < now + READY_SECONDS:
+                if self._workload.retention is None or self._ready():
+                    self._state = "running"
+                    return
+                time.sleep(0.02)
+            end(self._child)
+            self._notice_death()
+        raise Unavailable(f"the function {self._name} does not start", retry_after=1, remedy=f"Its log {self._name}.log says why.")
 
     def _ready(self) -> bool:
-        if self._workload.retention is None:  # a Deployment serves nobody
-            return True
-        with suppress(urllib3.exceptions.HTTPError):
-            return urllib3.request("GET", f"{self._url}/health/readiness", timeout=2.0, retries=False).status == 200
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            return self._http.request("GET", f"{self._url}/health/readiness", timeout=2.0, retries=False).status == 200
         return False
-
-    def _end(self) -> None:
-        if self._child:
-            self._state = "stopping"
-            end(self._child)
-            self._child, self._state, self._last_use = None, "idle", time.monotonic()
 
 
 class JobSink:
@@ -181,29 +176,25 @@ class JobSink:
     def __init__(self, name: str, job: Workload, spawn: Spawn, folder: Path, stopping: threading.Event) -> None:
         self._name, self._job, self._spawn, self._folder, self._stopping = name, job, spawn, folder, stopping
         self._lock = threading.Lock()
-        self._running: str | None = None
 
     def state(self) -> dict[str, object]:
-        """For people: the running job, and how many were begun and have not ended."""
-        begun = self._folder.glob(f"{self._name}-{'?' * 36}")
-        return {"running": self._running, "unfinished": sum(not _ended(folder) for folder in begun)}
+        """For people: the jobs that were begun and have not ended."""
+        unfinished = [folder.name for folder in self._folder.glob(f"{self._name}-{'?' * 36}") if not _ended(folder)]
+        return {"running": self._lock.locked(), "unfinished": len(unfinished)}
 
     def run(self, event: CloudEvent) -> None:
         """Run the job of `event` unless it has ended. Raises Unavailable when the platform stops: the event comes again."""
         folder = self._folder / f"{self._name}-{derived_id(event['source'], event['id'])}"
         with self._lock:
-            if _ended(folder):
-                return
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "event").write_bytes(to_json(event))
-            deadline, self._running = time.monotonic() + self._job.deadline, folder.name
-            for failures in itertools.count():
+            (folder / "event").write_bytes(to_structured(event)[1])
+            deadline = time.monotonic() + self._job.deadline
+            for failures in itertools.count(1):
+                if _ended(folder):
+                    return
                 self._attempt(folder, deadline, failures)
-                if _ended(folder) or self._stopping.wait(min(2.0**failures, 60.0)):
-                    break
-            self._running = None
-        if not _ended(folder):
-            raise Unavailable("the platform stops")
+                if self._stopping.wait(0 if _ended(folder) else min(2.0 ** (failures - 1), 60.0)):
+                    raise Unavailable("the platform stops")
 
     def _attempt(self, folder: Path, deadline: float, failures: int) -> None:
         child = self._spawn(folder.name, self._job, K_EVENT_PATH=str(folder), K_EXECUTION_MODE="batch")
@@ -214,7 +205,7 @@ class JobSink:
         log.info("job.ended", extra={"fields": {"job": folder.name, "status": child.returncode, "late": late}})
         if child.returncode == 0:
             (folder / "succeeded").touch()
-        elif late or failures >= self._job.backoff_limit:
+        elif not self._stopping.is_set() and (late or failures > self._job.backoff_limit):
             (folder / "failed").write_text("activeDeadlineSeconds exceeded\n" if late else f"exit status {child.returncode}\n")
 
 

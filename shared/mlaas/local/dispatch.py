@@ -151,7 +151,9 @@ class Subscription:
         """Forget what is at its end; begin what is due, if there is still a `pool`."""
         for place, work in list(works.items()):
             if work.future and work.future.done():
-                delay = 1.0 if work.future.exception() else work.future.result()  # it raises only while the platform stops
+                if failed := work.future.exception():  # Kafka is away and the platform stops, or a defect: nothing is lost by trying again
+                    log.error("delivery.failed", exc_info=failed, extra={"fields": {"name": self.route.name, "id": work.event["id"]}})
+                delay = 1.0 if failed else work.future.result()
                 if delay is None:
                     del works[place]
                     continue
@@ -199,9 +201,7 @@ class Subscription:
         attributes = {**event.get_attributes(), **{f"knativeerror{name}": text for name, text in reason.items()}}
         try:
             self.broker.append(self.letters, CloudEvent(attributes, event.data))
-        except (
-            InvalidRequest
-        ):  # too large with them, or nested so deep that it was only just read: its attributes still say which event it was
+        except InvalidRequest:  # too large with them, or nested too deep; its attributes still say which event it was
             self.broker.append(self.letters, CloudEvent(attributes, b""))
 
 

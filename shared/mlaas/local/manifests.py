@@ -199,8 +199,7 @@ def matches(spec: Mapping[str, Any], event: Mapping[str, str]) -> bool:
             return all(found) if dialect == "all" else any(found)
         case "exact":
             return all(event.get(name) == text for name, text in value.items())
-        case "prefix":
-            return all(event.get(name, "").startswith(text) for name, text in value.items())
-        case "suffix":
-            return all(event.get(name, "").endswith(text) for name, text in value.items())
+        case "prefix" | "suffix":
+            test = str.startswith if dialect == "prefix" else str.endswith
+            return all(test(event.get(name, ""), text) for name, text in value.items())
     raise ValueError(f"the filter {dialect} is not understood by the single-machine runner")

@@ -159,7 +159,7 @@ class Platform:
 
     def _subscription(self, route: Route) -> Subscription:
         wired, workers = self._wired, 4
-        send: Send = partial(self._broker.append, wired.sinks.get(route.target, wired.broker_topic))
+        send: Send = partial(self._broker.append, wired.sinks[route.target] if route.kind == "KafkaSink" else wired.broker_topic)
         if route.kind == "JobSink":
             send = self._jobs[route.target].run
         elif route.kind == "Service":

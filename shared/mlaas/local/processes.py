@@ -136,10 +136,11 @@ class Process:
             return
         with self._lock:
             self._notice_death()
-            if self._workload.retention is None and not self._child:
+            retention = self._workload.retention
+            if retention is None and not self._child:
                 with contextlib.suppress(Unavailable):
                     self._start()
-            elif self._child and not self._asked and time.monotonic() - self._last_use > (self._workload.retention or float("inf")):
+            elif self._child and retention is not None and not self._asked and time.monotonic() - self._last_use > retention:
                 self._state = "stopping"
                 end(self._child)
                 self._child, self._state = None, "idle"
@@ -192,9 +193,9 @@ class JobSink:
             for failures in itertools.count(1):
                 if _ended(folder):
                     return
-                self._attempt(folder, deadline, failures)
-                if self._stopping.wait(0 if _ended(folder) else min(2.0 ** (failures - 1), 60.0)):
+                if self._stopping.wait(min(2.0 ** (failures - 2), 60.0) if failures > 1 else 0):
                     raise Unavailable("the platform stops")
+                self._attempt(folder, deadline, failures)
 
     def _attempt(self, folder: Path, deadline: float, failures: int) -> None:
         child = self._spawn(folder.name, self._job, K_EVENT_PATH=str(folder), K_EXECUTION_MODE="batch")

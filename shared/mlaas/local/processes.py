@@ -77,7 +77,7 @@ class Watchdog:
         with log.open("ab") as out:
             group, nothing = self._process.pid, subprocess.DEVNULL
             child = subprocess.Popen(command, process_group=group, stdin=nothing, stdout=out, stderr=out, **options)  # noqa: S603
-        self._children = [one for one in self._children if one.poll() is None] + [child]
+        self._children.append(child)
         return child
 
     def close(self) -> None:

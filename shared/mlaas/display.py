@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +69,7 @@ def event(event: CloudEvent, as_json: bool, *, data: bool = False) -> None:
     if as_json:
         json_(events.to_json(event))
         return
-    reason = f" {event.get('knativeerrorcode')} {event.get('knativeerrordata') or ''}" if event.get("knativeerrorcode") else ""
+    reason = f" {event.get('knativeerrorcode')} {_reason(event)}" if event.get("knativeerrorcode") else ""
     console.print(
         f"{str(event.get('time') or '')[11:23]:12} {event['type']:44} {event.get('subject') or event['id']}{reason}",
         markup=False,
@@ -76,6 +77,15 @@ def event(event: CloudEvent, as_json: bool, *, data: bool = False) -> None:
     )
     if data:
         console.print_json(json.dumps(event.data, ensure_ascii=False))
+
+
+def _reason(event: CloudEvent) -> str:
+    """Why an event is among the dead letters: Knative keeps the beginning of the answer's body in base64."""
+    try:
+        text = base64.b64decode(event.get("knativeerrordata") or "", validate=True).decode(errors="replace")
+        return str(json.loads(text)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return str(event.get("knativeerrordata") or "")
 
 
 def classified(texts: Sequence[str], answer: Answer, as_json: bool) -> None:

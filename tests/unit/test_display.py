@@ -1,0 +1,44 @@
+"""What the command line shows."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from mlaas import display, events
+from mlaas.errors import InvalidRequest
+
+
+def test_a_dead_letter_is_shown_with_its_code_and_its_reason_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = base64.b64encode(json.dumps({"detail": "no function takes events of this type"}).encode()).decode()
+    letter = events.build("some.type", "/s", {}, id="letter", knativeerrorcode="400", knativeerrordata=reason)
+    display.event(letter, False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.endswith("some.type letter 400 no function takes events of this type")
+
+
+@pytest.mark.parametrize("data", ["", "not base64!", base64.b64encode(b"not JSON").decode(), base64.b64encode(b'"text"').decode()])
+def test_a_dead_letter_with_another_reason_is_shown_as_well(capsys: pytest.CaptureFixture[str], data: str) -> None:
+    display.event(events.build("t", "/s", {}, id="letter", knativeerrorcode="500", knativeerrordata=data), False)
+    assert "letter 500" in capsys.readouterr().out
+
+
+def test_json_is_one_line_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    display.event(events.build("t", "/s", {"a": "è"}, id="1"), True)
+    assert json.loads(capsys.readouterr().out)["data"] == {"a": "è"}
+
+
+def test_an_error_names_the_field_and_the_remedy_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    display.error(InvalidRequest("wrong", field="model.name", remedy="Do this."))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "error (model.name): wrong\nDo this.\n"
+
+
+def test_the_tables_of_tasks_keep_an_id_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    task = {"task_id": "7" * 36, "task_status": "failed", "capability": "train", "request": {}, "stats": {}, "error": {"detail": "why"}}
+    display.tasks([task], False)
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split() == ["7" * 36, "train", "failed", "why"]

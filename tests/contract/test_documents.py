@@ -93,7 +93,8 @@ def _claim_all(url: str) -> list[str]:
     store, claimed = connect(url), []
     while free := store.find("tasks", {"task_status": "accepted"}, limit=5):
         for stored in free:
-            if store.replace("tasks", stored, {**stored.body, "task_status": "running"}):
+            # mongo-java-server may show a document as it is after it matched, so what was read counts, not that it was found.
+            if stored.body["task_status"] == "accepted" and store.replace("tasks", stored, {**stored.body, "task_status": "running"}):
                 claimed.append(stored.key)
     store.close()
     return claimed

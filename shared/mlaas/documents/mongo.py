@@ -35,9 +35,10 @@ class MongoDocuments:
         self._url = url
 
     def insert(self, collection: str, key: str, body: Mapping[str, Any]) -> bool:
+        document = {"_id": key, "created": time.time_ns(), "state": {"revision": 1, "body": dict(body)}}
         with _errors():
             try:
-                self._collection(collection).insert_one({"_id": key, "revision": 1, "created": time.time_ns(), "body": dict(body)})
+                self._collection(collection).insert_one(document)
             except DuplicateKeyError:
                 return False
             return True
@@ -48,13 +49,16 @@ class MongoDocuments:
         return _stored(raw) if raw else None
 
     def replace(self, collection: str, stored: Stored, body: Mapping[str, Any]) -> bool:
-        replaced = {"revision": stored.revision + 1, "created": stored.created, "body": dict(body)}
+        # Revision and body are one field, so that they change in one step even where a server shows updates field by field.
+        change = {"$set": {"state": {"revision": stored.revision + 1, "body": dict(body)}}}
         with _errors():
-            done = self._collection(collection).replace_one({"_id": stored.key, "revision": stored.revision}, replaced)
-        return done.matched_count == 1
+            done = self._collection(collection).find_one_and_update(
+                {"_id": stored.key, "state.revision": stored.revision}, change, {"_id": 1}
+            )
+        return done is not None
 
     def find(self, collection: str, match: Mapping[str, Any], *, limit: int = 100, before: str | None = None) -> list[Stored]:
-        query: Raw = {f"body.{field}": value for field, value in match.items()}
+        query: Raw = {f"state.body.{field}": value for field, value in match.items()}
         if before:
             created, _, key = before.partition(":")
             query["$or"] = [{"created": {"$lt": int(created)}}, {"created": int(created), "_id": {"$lt": key}}]
@@ -81,7 +85,7 @@ class MongoDocuments:
         for collection, fields in INDEXED.items():
             database[collection].create_index([("created", DESCENDING), ("_id", DESCENDING)])
             for field in fields:
-                database[collection].create_index([(f"body.{field}", 1), ("created", DESCENDING)])
+                database[collection].create_index([(f"state.body.{field}", 1), ("created", DESCENDING)])
         return database
 
 
@@ -98,4 +102,4 @@ def _errors() -> Iterator[None]:
 
 
 def _stored(raw: Mapping[str, Any]) -> Stored:
-    return Stored(raw["_id"], raw["revision"], raw["created"], raw["body"])
+    return Stored(raw["_id"], raw["state"]["revision"], raw["created"], raw["state"]["body"])

@@ -150,8 +150,8 @@ def _fetch(coordinate: str, scratch: Path) -> list[Path]:
     if process.returncode:
         raise Unavailable(
             f"{coordinate} could not be fetched from Maven Central (jgo ended with status {process.returncode})",
-            remedy="Check the network and any proxy settings and run the command again, copy the folder ~/.cache/mlaas from a machine that "
-            "has it, or use a Kafka of yours: `mlaas up --kafka HOST:PORT`.",
+            remedy="Check the network and any proxy settings and run `python -m mlaas.local.kafka_server install` again, copy the folder "
+            "~/.cache/mlaas from a machine that has it, or use a Kafka of yours: `mlaas up --kafka HOST:PORT`.",
         )
     # jgo sorts by whether a jar is a Java module; Kafka runs with all of them on its class path.
     return [jar for kind in ("jars", "modules") for jar in scratch.glob(f"cache/**/{kind}/*.jar")]

@@ -161,7 +161,7 @@ class Platform:
         wired, workers = self._wired, 4
         send: Send = partial(self._broker.append, wired.sinks[route.target] if route.kind == "KafkaSink" else wired.broker_topic)
         if route.kind == "JobSink":
-            send = self._jobs[route.target].run
+            workers, send = 1, self._jobs[route.target].run  # one job at a time, in the order of their events
         elif route.kind == "Service":
             workers, send = wired.services[route.target].concurrency, partial(self._ask, route)
         return Subscription(route, send, self._broker, wired.broker_topic, wired.sinks[route.dead_letters], workers, self.url)

@@ -44,9 +44,7 @@ def _followers(task: dict[str, Any], catalog: Catalog) -> Iterator[tuple[str, di
     asked = [parse(IndexAfter, item) for item in task["request"].get("index_after", [])]
     names = set()
     for item in asked:
-        request = IndexRequest(
-            model=item.model or ModelRef(name=model["name"], revision=model["version"]), **item.model_dump(exclude={"model"})
-        )
+        request = IndexRequest(model=item.model or ModelRef(name=model["name"]), **item.model_dump(exclude={"model"}))
         name = name_of(request.vector_store_save.path, request.vector_store_save.name)
         names.add(name)
         yield name, request.model_dump(exclude_none=True)
@@ -94,7 +92,7 @@ def _publish(job: jobs.Job, request: IndexRequest, folder: Path, manifest: vecto
             "count": manifest.count,
             "dimension": manifest.dimension,
             "model_digest": manifest.model_digest,
-            "model_name": request.model.name,
+            "model_name": None if request.model.revision else request.model.name,  # a pinned version has nothing to follow
             "request": job.run.request,
             "task_id": job.run.task_id,
         },

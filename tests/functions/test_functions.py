@@ -14,6 +14,7 @@ from mlaas.documents import shared
 from mlaas.tasks import Tasks
 
 FUNCTIONS = Path(__file__).parent.parent.parent / "functions"
+REFERENCE = FUNCTIONS.parent / "docs" / "reference"
 Client = Callable[[str], Any]
 
 REQUESTS: dict[str, dict[str, Any]] = {
@@ -94,6 +95,8 @@ def test_get_serves_the_schemas_and_the_event_types(client_of: Client, capabilit
     assert events.event_type(capability, "requested") in described["takes"]
     assert set(REQUESTS[capability]) <= set(described["request"]["properties"])
     assert described["reply"]["properties"]
+    for part in ("request", "reply"):
+        assert described[part] == json.loads((REFERENCE / f"{capability}.{part}.schema.json").read_text())
 
 
 def test_the_answers_are_right(client_of: Client) -> None:
@@ -161,6 +164,7 @@ def test_a_training_that_succeeded_makes_an_index_build_for_what_it_names_and_fo
     assert len({event["id"] for event in owed}) == 2
     asked = next(event for event in owed if event.data["request"]["vector_store_save"]["path"] == "indexes/asked")
     assert asked.data["request"]["model"]["name"] == "infn-structures"
+    assert "revision" not in asked.data["request"]["model"]  # so that it follows the next training as well
 
 
 def test_an_index_of_another_model_is_refused_with_the_reason(client_of: Client) -> None:

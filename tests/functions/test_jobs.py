@@ -82,6 +82,13 @@ def test_an_index_job_publishes_a_version_that_search_serves_and_owes_its_event(
     assert not list((home.home / "work").iterdir())
 
 
+def test_an_index_of_a_pinned_model_version_follows_nothing(home: Settings, documents: Path, tmp_path: Path) -> None:
+    pinned = INDEX | {"model": {"name": "minilm", "revision": "1"}}
+    assert run("mlaas.indexing", accepted("index", pinned, tmp_path / "job")[1]) == 0
+    assert Catalog(shared()).resolve("indexes", "new")["count"] == 3
+    assert "new" not in {entry["name"] for entry in Catalog(shared()).followers("minilm")}
+
+
 @pytest.mark.parametrize(("content", "said"), [('{"id": "1", "abstrakt": "x"}\n', "abstract"), ("{broken", "line 1"), ("", "")])
 def test_a_job_with_bad_data_fails_with_the_reason_and_is_not_tried_again(
     home: Settings, documents: Path, tmp_path: Path, content: str, said: str

@@ -7,7 +7,6 @@ bundle is opened while a serving process starts.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -17,22 +16,14 @@ from typing import Any
 
 from . import hugging_face_repository as repository
 from .errors import InvalidRequest
+from .objectives import OBJECTIVES
 from .storage import manifests
 from .storage.manifests import MANIFEST, FileRecord
 
-__all__ = ["LAYOUTS", "OBJECTIVES", "Bundle", "Layout", "open_bundle", "verify", "write_manifest"]
+__all__ = ["LAYOUTS", "Bundle", "Layout", "open_bundle", "verify", "write_manifest"]
 
 FORMAT = "mlaas-bundle"
 VERSION = 1
-OBJECTIVES = (
-    "text-classification",
-    "masked-lm",
-    "causal-lm",
-    "next-sentence-prediction",
-    "token-classification",
-    "question-answering",
-    "no-objective",
-)
 _EXPORT = "`mlaas export` makes a bundle out of a PyTorch checkpoint."
 
 
@@ -132,7 +123,7 @@ def _read_own(folder: Path, layout: Layout) -> Bundle:
     manifests.check_sizes(folder, files)
     return Bundle(
         folder=folder,
-        digest=_digest({name: record.sha256 for name, record in files.items()}),
+        digest=manifests.digest_of({name: record.sha256 for name, record in files.items()}),
         objective=document["objective"],
         labels=tuple(document["labels"]),
         pooling=document["pooling"],
@@ -152,7 +143,7 @@ def _read_repository(folder: Path, layout: Layout) -> Bundle:
     described = repository.describe(folder)
     return Bundle(
         folder=folder,
-        digest=_digest({name: repository.sha256_of(folder / name) for name in names}),
+        digest=manifests.digest_of({name: repository.sha256_of(folder / name) for name in names}),
         objective=described.objective,
         labels=described.labels,
         pooling=described.pooling,
@@ -174,11 +165,6 @@ OWN = Layout(
     name="mlaas", marker=MANIFEST, graph="model.onnx", required=(MANIFEST, "model.onnx", "tokenizer.json", "config.json"), read=_read_own
 )
 LAYOUTS = (OWN, _repository_with("onnx/model.onnx"), _repository_with("model.onnx"))
-
-
-def _digest(hashes: Mapping[str, str]) -> str:
-    canonical = json.dumps(hashes, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _check(document: Mapping[str, Any]) -> dict[str, FileRecord]:
@@ -221,7 +207,6 @@ def _check_inside(folder: Path, names: Iterable[str]) -> None:
 
 def _sync(folder: Path, names: Iterable[str]) -> None:
     for name in names:
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
+        manifests.sync_file(folder / name)
     for parent, _, _ in os.walk(folder):
         manifests.sync_folder(Path(parent))

@@ -19,11 +19,11 @@ import typer
 
 from . import __version__, display, events
 from .client import DEAD_LETTERS, EVENTS, Answer, EventClient, HttpClient
-from .contracts import ModelRef, TrainRequest, VectorStoreRef, parse
+from .contracts import ModelRef, ModelSave, TrainRequest, VectorStoreRef, parse
 from .errors import InvalidRequest, MlaasError, Unavailable
 from .settings import current
 
-__all__ = ["app"]
+__all__ = ["app", "main"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -334,7 +334,7 @@ def export(
     """Export a PyTorch checkpoint to ONNX and publish it in the catalog. Needs the `train` extra."""
     from .training import publish
 
-    entry = publish.export_and_publish(model_ref(model), objective, _place(save), name, current())
+    entry = publish.export_and_publish(model_ref(model), objective, parse(ModelSave, _place(save) | _given(name=name)), current())
     display.said(f"{entry['name']} version {entry['version']} is in the catalog", entry, as_json)
 
 
@@ -459,10 +459,11 @@ def _kinds(kind: str | None) -> list[str]:
     return [kind] if kind else kinds
 
 
-def _run() -> None:
+def main() -> None:
+    """The program `mlaas`: SIGTERM stops it as cleanly as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 
 if __name__ == "__main__":
-    _run()
+    main()

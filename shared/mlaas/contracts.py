@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import InvalidRequest
+from .objectives import Objective
 
 __all__ = [
     "Candidate",
@@ -40,15 +41,6 @@ __all__ = [
 ]
 
 StorageType = Literal["s3", "hugging_face_hub", "local"]
-Objective = Literal[
-    "text-classification",
-    "masked-lm",
-    "causal-lm",
-    "next-sentence-prediction",
-    "token-classification",
-    "question-answering",
-    "no-objective",
-]
 Path_ = Annotated[str, Field(min_length=1, max_length=1024)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$", description="Lowercase letters, digits, `.`, `_` and `-`.")]
 Text = Annotated[str, Field(max_length=100_000)]

@@ -16,6 +16,7 @@ from rich.table import Table
 from . import events
 from .client import Answer
 from .errors import MlaasError
+from .tasks import FINAL
 
 __all__ = [
     "catalog",
@@ -34,7 +35,6 @@ __all__ = [
     "tasks",
 ]
 
-FINAL = ("succeeded", "failed", "cancelled")
 _POLL_SECONDS = 0.5
 
 console = Console(highlight=False)

@@ -9,11 +9,13 @@ request gives the same reply.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from cloudevents import conversion as http
 from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent, from_http
 from cloudevents.kafka import KafkaMessage, from_binary, from_structured, to_binary, to_structured
@@ -34,6 +36,7 @@ __all__ = [
     "parse_type",
     "reply",
     "source",
+    "to_http",
     "to_json",
     "to_kafka",
 ]
@@ -46,6 +49,7 @@ STRUCTURED = "application/cloudevents+json"
 _IDS = uuid.UUID("6f0d9f5e-6d1c-5b0a-9a53-0f6c1c1c4d0a")
 # What the cloudevents library raises, by itself or from below, for something that is no event.
 _UNREADABLE = (GenericException, ValueError, TypeError, AttributeError, KeyError, RecursionError)
+_PLAIN = re.compile(r"[!#$&-~]+( +[!#$&-~]+)*")  # without what a header would have to encode, which not every SDK undoes
 _REQUIRED = ("specversion", "id", "source", "type")
 
 
@@ -152,6 +156,13 @@ def to_kafka(event: CloudEvent, *, structured: bool = False) -> tuple[list[tuple
     if structured:
         headers["content-type"] = STRUCTURED.encode()
     return list(headers.items()), key, value
+
+
+def to_http(event: CloudEvent) -> tuple[Mapping[str, str], bytes]:
+    """Headers and body of an HTTP message: binary mode, or structured where a header cannot carry an attribute."""
+    plain = all(_PLAIN.fullmatch(f"{name}{value}") for name, value in event.get_attributes().items())
+    headers, body = http.to_binary(event) if plain else http.to_structured(event)
+    return headers, body
 
 
 def to_json(event: CloudEvent) -> dict[str, Any]:

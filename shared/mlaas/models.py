@@ -19,7 +19,7 @@ from .settings import Settings, current
 if TYPE_CHECKING:
     from .vector_store import VectorStore
 
-__all__ = ["LoadedModel", "LoadedStore", "check", "check_dataset", "forget", "load", "load_store", "locate"]
+__all__ = ["LoadedModel", "LoadedStore", "check", "check_dataset", "forget", "load", "load_store"]
 
 T = TypeVar("T")
 
@@ -31,7 +31,6 @@ class Located:
     folder: Path
     name: str | None = None
     version: str | None = None
-    entry: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,12 @@ class Loaded(Generic[T]):
             with self._lock:
                 if key in self._items:
                     return self._items[key]
-            item = load()
+            try:
+                item = load()
+            except BaseException:
+                with self._lock:
+                    self._locks.pop(key, None)
+                raise
             with self._lock:
                 self._items[key] = item
                 self._locks.pop(key, None)
@@ -92,7 +96,7 @@ def load(ref: ModelRef, tokenizer: TokenizerRef | None = None, *, settings: Sett
     """The model of `ref`, loaded. Raises NotFound, InvalidRequest or Unavailable."""
     settings = settings or current()
     with timing.span("load"), within("model"):
-        located = locate(ref, settings=settings)
+        located = _located("models", ref, settings)
         bundle = bundles.open_bundle(located.folder)
         if ref.objective and ref.objective != bundle.objective:
             raise InvalidRequest(
@@ -121,11 +125,6 @@ def load_store(ref: VectorStoreRef, *, settings: Settings | None = None) -> Load
     version = ModelVersion(digest=manifest.digest, objective="vector_store", name=located.name, version=located.version)
     built_by = {name: value for name, value in manifest.model.items() if name in ("path", "storage_type", "name", "revision")}
     return LoadedStore(store, version, ModelRef.model_validate(built_by))
-
-
-def locate(ref: ModelRef, *, settings: Settings) -> Located:
-    """The folder of a model's files on this machine, fetched if need be."""
-    return _located("models", ref, settings)
 
 
 def check_dataset(path: str, storage_type: str, *, part: str, settings: Settings) -> None:
@@ -167,6 +166,6 @@ def _located(kind: Any, ref: ModelRef | VectorStoreRef, settings: Settings) -> L
     if ref.name:
         entry = Catalog(shared(settings)).resolve(kind, ref.name, alias=ref.alias, revision=revision)
         folder = storage.fetch(entry["path"], entry["storage_type"], settings=settings)
-        return Located(folder, entry["name"], entry["version"], entry)
+        return Located(folder, entry["name"], entry["version"])
     assert ref.path, "the contract asks for a path or a name"
     return Located(storage.fetch(ref.path, ref.storage_type, settings=settings, revision=revision))

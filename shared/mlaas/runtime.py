@@ -2,8 +2,8 @@
 
 `main` takes CloudEvents, structured or binary, and answers with CloudEvents; it takes plain JSON over HTTP and answers
 with JSON. It runs under `python -m mlaas.serve` and under `python -m parliament` alike, so it needs nothing but the
-request that both hand over. What an error becomes is the table in `_problem` and `_refusal`, and the only broad
-`except` of the repository is here.
+request that both hand over. What an error becomes is the table `_STATUSES`, and whether an event gets it as a reply or as a
+status is decided in `_refusal`. Whatever else is raised is a defect: it is logged and answered with an error id.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from cloudevents.conversion import to_binary
 from cloudevents.http import CloudEvent
 
 from . import events, metrics, timing
@@ -24,7 +23,7 @@ from .contracts import Contract, parse
 from .errors import InvalidRequest, Malformed, MlaasError, NotFound, Overloaded, TooLarge, Unavailable
 from .settings import current
 
-__all__ = ["Context", "Function", "Response", "problem", "problem_response"]
+__all__ = ["Context", "Function", "Response", "check_size", "problem", "problem_response"]
 
 Response = tuple[bytes, int, dict[str, str]]
 R = TypeVar("R", bound=Contract)
@@ -97,7 +96,7 @@ class Function(Generic[R, S]):
         event: CloudEvent | None = None
         carried = events.is_event(headers)
         try:
-            self._limit(request)
+            check_size(request, current().max_body_bytes)
             if not carried:
                 return self._http(request), {"outcome": "succeeded"}
             event = events.from_request(headers, request.get_data())
@@ -118,13 +117,6 @@ class Function(Generic[R, S]):
                 "detail": "The platform failed to answer; the error id finds the cause in its log.",
             }
             return _json(body, 500, PROBLEM), {"outcome": "defect", "error_id": error_id}
-
-    def _limit(self, request: Any) -> None:
-        limit = current().max_body_bytes
-        if (request.content_length or 0) > limit:
-            raise TooLarge(
-                f"the request is larger than {limit} bytes", field="$", remedy="Send fewer texts at once, or a reference to a file."
-            )
 
     def _http(self, request: Any) -> Response:
         try:
@@ -173,6 +165,12 @@ class Function(Generic[R, S]):
         return problem_response(error), line
 
 
+def check_size(request: Any, limit: int) -> None:
+    """Raise TooLarge if the body of a Flask request has more than `limit` bytes."""
+    if (request.content_length or 0) > limit:
+        raise TooLarge(f"the request is larger than {limit} bytes", field="$", remedy="Send fewer texts at once, or a reference to a file.")
+
+
 def problem(error: MlaasError) -> dict[str, Any]:
     """`error` as RFC 9457 problem JSON, with the offending field and the remedy."""
     kind, status, title = next(row for row in _STATUSES if isinstance(error, row[0]))
@@ -202,10 +200,8 @@ def _json(body: Any, status: int, content_type: str = "application/json") -> Res
 
 
 def _event(event: CloudEvent) -> Response:
-    if not all(str(value).isprintable() and str(value).isascii() for value in event.get_attributes().values()):
-        return _json(events.to_json(event), 200, events.STRUCTURED)  # no HTTP header carries such an attribute
-    headers, body = to_binary(event)
-    return body, 200, {"Content-Type": "application/json", **{name: value for name, value in headers.items() if name != "content-type"}}
+    headers, body = events.to_http(event)
+    return body, 200, dict(headers)
 
 
 def _without_data(headers: Mapping[str, str]) -> CloudEvent | None:

@@ -7,10 +7,8 @@ it is unpickled, and every size is checked against the manifest before a file is
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import sqlite3
 import struct
 import threading
@@ -92,7 +90,7 @@ def build(
     index = _write_documents(folder / DOCUMENTS, documents, embed, batch_size, progress)
     _write_index(folder / INDEX, index)
     for name in (DOCUMENTS, INDEX):
-        _sync(folder / name)
+        manifests.sync_file(folder / name)
     files = manifests.table(manifests.describe(folder, (DOCUMENTS, INDEX)))
     manifest = Manifest(
         count=index.ntotal,
@@ -172,16 +170,8 @@ def _write_index(path: Path, index: Any) -> None:
     faiss.write_index(index, str(path))
 
 
-def _sync(path: Path) -> None:
-    """Make what is in a file survive a power cut."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def _digest(files: Mapping[str, Mapping[str, Any]]) -> str:
-    """One sha256 over the files' names and sha256s, as a bundle's."""
-    hashes = {name: facts["sha256"] for name, facts in files.items()}
-    return hashlib.sha256(json.dumps(hashes, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return manifests.digest_of({name: facts["sha256"] for name, facts in files.items()})
 
 
 class VectorStore:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mlaas import events
 from mlaas.errors import MlaasError
-from mlaas.local.dispatch import to_http
+from mlaas.events import to_http
 
 CALLS = Path(os.environ["STUB_CALLS"])
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from mlaas import contracts
-from mlaas.bundles import OBJECTIVES, open_bundle, verify, write_manifest
+from mlaas.bundles import open_bundle, verify, write_manifest
 from mlaas.errors import InvalidRequest
+from mlaas.objectives import OBJECTIVES
 
 GRAPH = b"onnx graph"
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from mlaas import bundles
-from mlaas.contracts import ClassifyRequest, IndexRequest, Objective, SearchRequest, TrainRequest, parse
+from mlaas.contracts import ClassifyRequest, IndexRequest, SearchRequest, TrainRequest, parse
 from mlaas.errors import InvalidRequest
 
 CLASSIFY: dict[str, Any] = {
@@ -108,7 +107,3 @@ def test_a_refusal_repeats_nothing_of_the_input() -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse(ClassifyRequest, CLASSIFY | {"top_k": "a private text"})
     assert "private" not in caught.value.detail + caught.value.remedy
-
-
-def test_a_bundle_may_have_each_objective_of_the_contract() -> None:
-    assert set(get_args(Objective)) == set(bundles.OBJECTIVES)

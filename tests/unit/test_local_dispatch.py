@@ -11,7 +11,8 @@ from kafka import TopicPartition
 
 from mlaas import events
 from mlaas.errors import TooLarge, Unavailable
-from mlaas.local.dispatch import Subscription, from_record, to_http
+from mlaas.events import to_http
+from mlaas.local.dispatch import Subscription, from_record
 from mlaas.local.manifests import Route
 
 REPLY = {"ce-specversion": "1.0", "ce-id": "2", "ce-source": "/f", "ce-type": "r", "Content-Type": "application/json"}

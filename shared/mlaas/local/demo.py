@@ -192,9 +192,7 @@ class Demo:
         if now == pid:
             raise MlaasError("the killed process still answers")
 
-    def _by_kafka(
-        self, kafka: EventClient, timeline: Timeline, capability: str, request: dict[str, Any]
-    ) -> tuple[dict[str, Any], str, float, str]:
+    def _by_kafka(self, kafka: EventClient, timeline: Timeline, capability: str, request: dict[str, Any]) -> Row:
         event = events.new(capability, request, source="/mlaas/demo")
         started = time.perf_counter()
         self._publish(kafka, event)

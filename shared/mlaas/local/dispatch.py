@@ -7,7 +7,6 @@ itself in the dead letters), and only as far as every earlier event of the parti
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from base64 import b64encode
@@ -16,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudevents.conversion import to_binary, to_structured
 from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
@@ -27,12 +25,11 @@ from ..errors import InvalidRequest, Malformed, MlaasError, TooLarge, Unavailabl
 from ..runtime import problem_response
 from .manifests import Route
 
-__all__ = ["Broker", "Send", "Subscription", "from_record", "to_http"]
+__all__ = ["Broker", "Send", "Subscription", "from_record"]
 
 RECORD_BYTES = 4 * 1024**2  # room for a request of Kafka's default size and what a dead letter adds to it
 IN_FLIGHT = 256  # events of a subscription that are fetched and not at their end
 COMMIT_SECONDS, DRAIN_SECONDS, RETRY_AFTER_SECONDS = 0.25, 2.0, 30.0
-_PLAIN = re.compile(r"[!#$&-~]+( +[!#$&-~]+)*")  # without what a header would have to encode, which not every SDK undoes
 _UNWRITABLE = (GenericException, AttributeError, ValueError, RecursionError)  # what the cloudevents library raises for odd attributes
 RETRIED = (0, 404, 408, 409, 429)  # and 5xx, as Knative does
 
@@ -216,10 +213,3 @@ def from_record(record: Any) -> CloudEvent:
         source = f"/apis/v1/namespaces/default/kafkasources/requests#{record.topic}"
         place, content = f"partition:{record.partition}/offset:{record.offset}", "application/octet-stream"
         return CloudEvent({"type": events.KAFKA_RECORD, "source": source, "id": place, "datacontenttype": content}, value)
-
-
-def to_http(event: CloudEvent) -> tuple[Mapping[str, str], bytes]:
-    """Headers and body: binary mode, or structured where a header cannot carry an attribute."""
-    plain = all(_PLAIN.fullmatch(f"{name}{value}") for name, value in event.get_attributes().items())
-    headers, body = to_binary(event) if plain else to_structured(event)
-    return headers, body

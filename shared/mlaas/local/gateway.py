@@ -13,8 +13,8 @@ import waitress.wasyncore
 from cloudevents.http import CloudEvent
 
 from .. import events
-from ..errors import MlaasError, NotFound, TooLarge, Unavailable
-from ..runtime import problem_response
+from ..errors import MlaasError, NotFound, Unavailable
+from ..runtime import check_size, problem_response
 from .processes import Process
 
 __all__ = ["create_app", "serve"]
@@ -35,9 +35,7 @@ def create_app(
     app.add_url_rule("/healthz", "healthz", lambda: {"status": "ok"})
 
     def body() -> bytes:
-        if (flask.request.content_length or 0) > limit:
-            remedy = "Send fewer texts at once, or a reference to a file."
-            raise TooLarge(f"the request is larger than {limit} bytes", field="$", remedy=remedy)
+        check_size(flask.request, limit)
         return flask.request.get_data()
 
     @app.post("/broker")

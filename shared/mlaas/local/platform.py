@@ -18,9 +18,10 @@ from typing import Any
 
 from cloudevents.http import CloudEvent
 
+from .. import events
 from ..errors import Unavailable
 from ..settings import Settings
-from .dispatch import Broker, Send, Subscription, to_http
+from .dispatch import Broker, Send, Subscription
 from .gateway import create_app, serve
 from .kafka_server import KafkaServer, free_port
 from .manifests import Route, Workload, load
@@ -167,6 +168,6 @@ class Platform:
         return Subscription(route, send, self._broker, wired.broker_topic, wired.sinks[route.dead_letters], workers, self.url)
 
     def _ask(self, route: Route, event: CloudEvent) -> tuple[bytes, int, Any]:
-        headers, body = to_http(event)
+        headers, body = events.to_http(event)
         answer = self.functions[route.target].ask("POST", "/", headers=headers, body=body, timeout=route.timeout)
         return answer.data, answer.status, answer.headers

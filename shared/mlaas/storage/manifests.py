@@ -23,12 +23,14 @@ __all__ = [
     "check_hashes",
     "check_sizes",
     "describe",
+    "digest_of",
     "files_of",
     "manifest_files",
     "read_json",
     "read_json_list",
     "records",
     "sha256_of",
+    "sync_file",
     "sync_folder",
     "table",
     "write_durably",
@@ -116,6 +118,12 @@ def records(files: object) -> dict[str, FileRecord]:
     return {name: FileRecord(entry["size"], entry["sha256"]) for name, entry in files.items()}
 
 
+def digest_of(hashes: Mapping[str, str]) -> str:
+    """One sha256, in hex, for a set of files: of their names and sha256s."""
+    canonical = json.dumps(hashes, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
 def check_sizes(folder: Path, files: Mapping[str, FileRecord]) -> None:
     """Raises InvalidRequest naming the first file that is missing, not a plain file inside `folder`, or of another size."""
     for name, record in files.items():
@@ -148,6 +156,12 @@ def write_durably(path: Path, content: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make what is in a file survive a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

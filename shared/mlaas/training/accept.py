@@ -10,10 +10,9 @@ from ..documents import shared
 from ..errors import InvalidRequest
 from ..settings import current
 from ..tasks import Tasks
+from .supported import check
 
-__all__ = ["OBJECTIVES", "accept"]
-
-OBJECTIVES = ("text-classification", "masked-lm")
+__all__ = ["accept"]
 
 
 def accept(request: TrainRequest, cause: CloudEvent, publish: bool) -> CloudEvent:
@@ -25,10 +24,7 @@ def accept(request: TrainRequest, cause: CloudEvent, publish: bool) -> CloudEven
     tasks = Tasks(shared(settings))
     if known := tasks.known("train", cause):
         return known
-    if request.model.objective not in OBJECTIVES:
-        raise InvalidRequest(
-            f"`{request.model.objective}` cannot be trained", field="model.objective", remedy=f"Use one of {', '.join(OBJECTIVES)}."
-        )
+    check(str(request.model.objective))
     if not request.model.path:
         raise InvalidRequest(
             "a training starts from a checkpoint, which the catalog does not hold",

@@ -6,9 +6,8 @@ import dataclasses
 from typing import Any
 
 from .. import jobs, storage
-from ..catalog import Catalog, name_of
 from ..contracts import TrainRequest, parse
-from ..documents import shared
+from .publish import publish
 
 __all__ = ["work"]
 
@@ -34,22 +33,7 @@ def work(job: jobs.Job) -> dict[str, Any]:
     with jobs.workspace(settings) as folder:
         outcome = train(request, sources, folder / "bundle", report)
         job.report({"phase": "publish", "percent": 100.0})
-        save = request.model_save
-        path = storage.publish(outcome.bundle.folder, save.path, save.storage_type, outcome.bundle.digest[:16], settings=settings)
-    entry = Catalog(shared(settings)).publish(
-        "models",
-        name_of(save.path, save.name),
-        outcome.bundle.digest,
-        {
-            "path": path,
-            "storage_type": save.storage_type,
-            "objective": outcome.bundle.objective,
-            "labels": list(outcome.bundle.labels),
-            "max_length": outcome.bundle.max_length,
-            "evaluation": outcome.evaluation,
-            "task_id": job.run.task_id,
-        },
-    )
+        entry = publish(outcome.bundle, request.model_save, settings, evaluation=outcome.evaluation, task_id=job.run.task_id)
     model = {name: entry[name] for name in ("name", "version", "digest", "objective", "path", "storage_type")}
     return {"result": {"model": model}, "history": outcome.history, "evaluation": outcome.evaluation, "dataset": outcome.dataset}
 

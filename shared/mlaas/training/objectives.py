@@ -11,14 +11,11 @@ from typing import Any, Protocol, cast
 import torch
 
 from ..contracts import TrainRequest
-from ..errors import InvalidRequest
 from .batches import Batch
 from .checkpoints import Checkpoint
+from .supported import SUPPORTED, check
 
-__all__ = ["SUPPORTED", "Preparation", "Scored", "Tally", "Task", "prepare"]
-
-# Objective -> the module whose `prepare(Preparation) -> Task` trains for it.
-SUPPORTED = {"text-classification": "text_classification", "masked-lm": "masked_lm"}
+__all__ = ["Preparation", "Scored", "Tally", "Task", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +80,3 @@ def prepare(preparation: Preparation) -> Task:
     check(objective)
     module = import_module(f".{SUPPORTED[objective]}", __package__)
     return cast(Task, module.prepare(preparation))
-
-
-def check(objective: str) -> None:
-    """Raise InvalidRequest, naming those that are supported, unless `objective` can be trained for."""
-    if objective not in SUPPORTED:
-        raise InvalidRequest(
-            f"training for `{objective}` is not supported", field="model.objective", remedy=f"Use one of: {', '.join(SUPPORTED)}."
-        )

@@ -1,21 +1,40 @@
-"""`mlaas export`: a PyTorch checkpoint becomes an ONNX model in the catalog."""
+"""How a bundle becomes a version in the catalog: after a training, and by `mlaas export` from a PyTorch checkpoint. Imports no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .. import jobs, storage
+from ..bundles import Bundle
 from ..catalog import Catalog, name_of
-from ..contracts import ModelRef
+from ..contracts import ModelRef, ModelSave
 from ..documents import shared
 from ..errors import InvalidRequest
 from ..settings import Settings
 
-__all__ = ["export_and_publish"]
+__all__ = ["export_and_publish", "publish"]
 
 
-def export_and_publish(model: ModelRef, objective: str, save: dict[str, str], name: str | None, settings: Settings) -> dict[str, Any]:
-    """Export the checkpoint of `model`, publish it at `save` and return its catalog entry."""
+def publish(
+    bundle: Bundle, save: ModelSave, settings: Settings, *, evaluation: Mapping[str, Any] | None = None, task_id: str | None = None
+) -> dict[str, Any]:
+    """Publish `bundle` as an immutable version where `save` says, and return its catalog entry."""
+    path = storage.publish(bundle.folder, save.path, save.storage_type, bundle.digest[:16], settings=settings)
+    entry = {
+        "path": path,
+        "storage_type": save.storage_type,
+        "objective": bundle.objective,
+        "labels": list(bundle.labels),
+        "max_length": bundle.max_length,
+        "evaluation": dict(evaluation or {}),
+        "task_id": task_id,
+    }
+    return Catalog(shared(settings)).publish("models", name_of(save.path, save.name), bundle.digest, entry)
+
+
+def export_and_publish(model: ModelRef, objective: str, save: ModelSave, settings: Settings) -> dict[str, Any]:
+    """Export the checkpoint of `model`, publish it and return its catalog entry."""
     if not model.path:
         raise InvalidRequest(
             "an export starts from a checkpoint", field="--model", remedy="Name it as local:PATH, s3:BUCKET/KEY or hub:ORG/REPO."
@@ -25,19 +44,4 @@ def export_and_publish(model: ModelRef, objective: str, save: dict[str, str], na
 
     with jobs.workspace(settings) as folder:
         provenance = {"checkpoint": model.path, "storage_type": model.storage_type, "revision": model.revision}
-        bundle = export(checkpoint, objective, folder / "bundle", provenance=provenance)
-        path = storage.publish(bundle.folder, save["path"], save["storage_type"], bundle.digest[:16], settings=settings)
-    return Catalog(shared(settings)).publish(
-        "models",
-        name_of(save["path"], name),
-        bundle.digest,
-        {
-            "path": path,
-            "storage_type": save["storage_type"],
-            "objective": bundle.objective,
-            "labels": list(bundle.labels),
-            "max_length": bundle.max_length,
-            "evaluation": {},
-            "task_id": None,
-        },
-    )
+        return publish(export(checkpoint, objective, folder / "bundle", provenance=provenance), save, settings)

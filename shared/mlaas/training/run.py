@@ -17,11 +17,12 @@ from ..errors import InvalidRequest
 from .checkpoints import Checkpoint, open_checkpoint
 from .export import Serving, created_by, staged, write_graph, write_manifest
 from .loop import fit
-from .objectives import Preparation, Tally, Task, check, prepare
+from .objectives import Preparation, Tally, Task, prepare
 from .optimization import device
 from .parity import compare, sample
 from .progress import Meter, Report
 from .quiet import quiet
+from .supported import check
 
 __all__ = ["Outcome", "Report", "Sources", "train"]
 

@@ -1,0 +1,5 @@
+"""`python -m mlaas.cli`."""
+
+from . import main
+
+main()

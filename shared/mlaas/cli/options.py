@@ -1,0 +1,114 @@
+"""What the commands share: options, how errors become exit statuses, and how an argument names a model, a place or JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from .. import display
+from ..contracts import ModelRef, VectorStoreRef, parse
+from ..errors import InvalidRequest, MlaasError, Unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FAILED, REFUSED, NOT_NOW, INTERRUPTED = 1, 3, 4, 130
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Texts = Annotated[list[str] | None, typer.Argument(help="Texts; one a line from standard input if none is given.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help="NAME, NAME@ALIAS, NAME:VERSION of the catalog, or local:PATH, s3:BUCKET/KEY, hub:ORG/REPO."
+    ),
+]
+Kafka = Annotated[bool, typer.Option("--kafka", help="Ask by an event on Kafka instead of HTTP.")]
+TopK = Annotated[int, typer.Option("--top-k", "-k", min=1)]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the answer.")]
+
+
+def says_why(command: Callable[P, T]) -> Callable[P, T]:
+    """Errors as one sentence on standard error and an exit status that scripts can rely on."""
+
+    @wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except MlaasError as error:
+            display.error(error)
+            raise typer.Exit(
+                REFUSED if isinstance(error, InvalidRequest) else NOT_NOW if isinstance(error, Unavailable) else FAILED
+            ) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            sys.stderr.close()
+            raise typer.Exit(0) from None
+
+    return wrapper
+
+
+def model_ref(text: str) -> ModelRef:
+    """The model that the command line names. Raises InvalidRequest."""
+    storages = {"local": "local", "s3": "s3", "hub": "hugging_face_hub"}
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in storages:
+        return parse(ModelRef, {"path": rest, "storage_type": storages[scheme]})
+    name, at, alias = text.partition("@")
+    name, _, version = name.partition(":")
+    return parse(ModelRef, {"name": name, "alias": alias if at else None, "revision": version or None})
+
+
+def read_texts(texts: list[str] | None) -> list[str]:
+    if texts:
+        return texts
+    if sys.stdin.isatty():
+        raise InvalidRequest("there is no text", field="TEXTS", remedy="Give texts as arguments or, one a line, on standard input.")
+    return [line.rstrip("\n") for line in sys.stdin]
+
+
+def json_argument(text: str) -> Any:
+    try:
+        return json.loads(sys.stdin.read() if text == "-" else Path(text[1:]).read_text() if text.startswith("@") else text)
+    except (ValueError, OSError):
+        raise InvalidRequest("the data cannot be read as JSON", field="DATA", remedy="Give JSON, @FILE, or - for standard input.") from None
+
+
+def place(text: str) -> dict[str, Any]:
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in ("local", "s3", "hub"):
+        return {"path": rest, "storage_type": {"hub": "hugging_face_hub"}.get(scheme, scheme)}
+    return {"path": text, "storage_type": "local"}
+
+
+def store_ref(index: str) -> dict[str, Any]:
+    if not index:
+        raise InvalidRequest("which index?", field="--index", remedy="Name one with --index; `mlaas catalog` lists them.")
+    if index.startswith(("local:", "s3:")):
+        return parse(VectorStoreRef, place(index)).model_dump(exclude_none=True)
+    name, _, alias = index.partition("@")
+    return parse(VectorStoreRef, {"name": name, "alias": alias or None}).model_dump(exclude_none=True)
+
+
+def given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def open_tasks() -> Any:
+    from ..documents import shared
+    from ..tasks import Tasks
+
+    return Tasks(shared())
+
+
+def open_catalog() -> Any:
+    from ..catalog import Catalog
+    from ..documents import shared
+
+    return Catalog(shared())

@@ -1,0 +1,152 @@
+"""`mlaas train`, `index`, `export` and `tasks`: what takes long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from .. import display
+from ..client import HttpClient
+from ..contracts import ModelSave, TrainRequest, parse
+from ..settings import current
+from .options import FAILED, Json, Model, given, json_argument, model_ref, open_tasks, place, says_why
+
+__all__ = ["app", "tasks_app"]
+
+app = typer.Typer()
+tasks_app = typer.Typer(help="Tasks: trainings and index builds.", invoke_without_command=True)
+
+
+@app.command(
+    epilog="Example: mlaas index -m minilm --dataset local:samples/abstracts.jsonl --column abstract --save indexes/abstracts --watch"
+)
+@says_why
+def index(
+    model: Model,
+    dataset: Annotated[str, typer.Option(help="local:PATH or s3:BUCKET/KEY of a CSV, TSV, JSONL or Parquet file.")],
+    save: Annotated[str, typer.Option(help="Where the index is published: PATH (local) or s3:BUCKET/KEY.")],
+    column: Annotated[str, typer.Option(help="The column that is embedded.")] = "text",
+    id_column: Annotated[str | None, typer.Option(help="The column with each document's id.")] = None,
+    name: Annotated[str | None, typer.Option(help="The catalog name; the last part of --save by default.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the build to its end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Embed documents and build a searchable index."""
+    columns = {"page_content_column": column} | ({"id_column": id_column} if id_column else {})
+    request = {
+        "model": model_ref(model).model_dump(exclude_none=True),
+        "dataset": {**place(dataset), "loader_kwargs": columns},
+        "vector_store_save": {**place(save), "format": "vector_store"} | ({"name": name} if name else {}),
+    }
+    _submit("index", request, watch, as_json)
+
+
+@app.command(
+    epilog="Example: mlaas train -m local:checkpoints/minilm --objective text-classification --dataset local:affiliations.tsv "
+    "--text-column affiliation --save models/infn-structures --watch"
+)
+@says_why
+def train(
+    request: Annotated[str | None, typer.Option("--request", "-r", help="The request as JSON, @FILE or -; options change it.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The checkpoint: local:PATH, s3:BUCKET/KEY or hub:ORG/REPO.")] = None,
+    objective: Annotated[str | None, typer.Option(help="text-classification or masked-lm.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="local:PATH or s3:BUCKET/KEY of a CSV, TSV, JSONL or Parquet file.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="The column with the texts (text).")] = None,
+    label_column: Annotated[str | None, typer.Option(help="The column with the labels (label).")] = None,
+    split: Annotated[float | None, typer.Option(help="The fraction held out for evaluation (0.1).")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
+    save: Annotated[str | None, typer.Option(help="Where the model is published: PATH (local) or s3:BUCKET/KEY.")] = None,
+    name: Annotated[str | None, typer.Option(help="The catalog name; the last part of --save by default.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the training to its end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model, export it to ONNX and publish it in the catalog."""
+    asked: dict[str, Any] = json_argument(request) if request else {}
+    changes: dict[str, Any] = {
+        "model": ({**model_ref(model).model_dump(exclude_none=True)} if model else {}) | given(objective=objective),
+        "dataset": (place(dataset) if dataset else {}) | given(text_column=text_column, label_column=label_column, train_test_split=split),
+        "model_train": given(epochs=epochs, batch_size=batch_size) | ({"optimizer": {"init_lr": learning_rate}} if learning_rate else {}),
+        "model_save": (place(save) if save else {}) | given(name=name),
+    }
+    for part, change in changes.items():
+        if change:
+            asked[part] = {**asked.get(part, {}), **change}
+    parse(TrainRequest, asked)  # the same refusal as the platform's, before anything is sent
+    _submit("train", asked, watch, as_json)
+
+
+@app.command(epilog="Example: mlaas export -m local:checkpoints/minilm --objective no-objective --save models/minilm")
+@says_why
+def export(
+    model: Annotated[str, typer.Option("--model", "-m", help="The checkpoint: local:PATH, s3:BUCKET/KEY or hub:ORG/REPO.")],
+    objective: Annotated[str, typer.Option(help="What it is served for: no-objective (embeddings), text-classification, masked-lm, ...")],
+    save: Annotated[str, typer.Option(help="Where the model is published: PATH (local) or s3:BUCKET/KEY.")],
+    name: Annotated[str | None, typer.Option(help="The catalog name; the last part of --save by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Export a PyTorch checkpoint to ONNX and publish it in the catalog. Needs the `train` extra."""
+    from ..training import publish
+
+    entry = publish.export_and_publish(model_ref(model), objective, parse(ModelSave, place(save) | given(name=name)), current())
+    display.said(f"{entry['name']} version {entry['version']} is in the catalog", entry, as_json)
+
+
+@tasks_app.callback(epilog="Example: mlaas tasks --status running")
+@says_why
+def tasks(
+    context: typer.Context,
+    status: Annotated[str | None, typer.Option(help="accepted, running, succeeded, failed or cancelled.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    as_json: Json = False,
+) -> None:
+    """List tasks, newest first."""
+    if context.invoked_subcommand is None:
+        display.tasks(open_tasks().find(status=status, limit=limit)[0], as_json)
+
+
+@tasks_app.command("show", epilog="Example: mlaas tasks show 7d0c...")
+@says_why
+def tasks_show(
+    task_id: str, watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end.")] = False, as_json: Json = False
+) -> None:
+    """Show one task."""
+    task = display.follow(open_tasks().get, task_id, as_json) if watch else open_tasks().get(task_id)
+    display.task(task, as_json)
+    _status_of(task)
+
+
+@tasks_app.command("cancel", epilog="Example: mlaas tasks cancel 7d0c...")
+@says_why
+def tasks_cancel(task_id: str, as_json: Json = False) -> None:
+    """Cancel a waiting or running task."""
+    display.task(open_tasks().cancel(task_id), as_json)
+
+
+def _submit(capability: str, request: dict[str, Any], watch: bool, as_json: bool) -> None:
+    client = HttpClient(current().url)
+    task = client.ask(capability, request).data
+    if watch:
+        with _interruptible(task["task_id"]):
+            task = display.follow(open_tasks().get, task["task_id"], as_json)
+    display.task(task, as_json)
+    _status_of(task)
+
+
+@contextmanager
+def _interruptible(task_id: str) -> Iterator[None]:
+    """Ctrl-C ends the watching, not the task."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        display.note(f"The task goes on. See it with: mlaas tasks show {task_id} --watch")
+        raise
+
+
+def _status_of(task: dict[str, Any]) -> None:
+    if task["task_status"] in ("failed", "cancelled"):
+        raise typer.Exit(FAILED)

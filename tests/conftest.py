@@ -13,6 +13,7 @@ import pytest
 from mlaas import documents, models, serve, settings
 from mlaas.settings import Settings
 from mlaas.testing.homes import tiny_home
+from mlaas.testing.s3_server import S3Server, credentials, running_s3_server
 
 FUNCTIONS = Path(__file__).parent.parent / "functions"
 
@@ -55,3 +56,10 @@ def client_of(request: pytest.FixtureRequest, home: Settings) -> Callable[[str],
         return app.test_client()
 
     return client
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    """A real S3 server with an empty bucket; this process has its credentials, and nobody else's."""
+    with running_s3_server() as server, credentials(server):
+        yield server

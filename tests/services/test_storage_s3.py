@@ -22,11 +22,10 @@ from mlaas.bundles import open_bundle, write_manifest
 from mlaas.errors import InvalidRequest, NotFound, Unavailable
 from mlaas.settings import Settings
 from mlaas.storage import s3_client, s3_publish
-from mlaas.testing.s3_server import S3Server, running_s3_server
+from mlaas.testing.s3_server import BUCKET, S3Server
 
 pytestmark = pytest.mark.services
 
-BUCKET = "artefacts"
 LARGE = 20 * 1024**2  # bytes: three parts
 
 
@@ -78,23 +77,9 @@ def shut(end: socket.socket) -> None:
     end.close()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with running_s3_server() as server, pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
-            patch.delenv(name)
-        patch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        s3_client._client.cache_clear()
-        s3_client.client(Settings(s3_endpoint=server.endpoint)).create_bucket(Bucket=BUCKET)
-        yield server
-        s3_client._client.cache_clear()
-
-
 @pytest.fixture
-def relay(server: S3Server) -> Iterator[Relay]:
-    relay = Relay(int(server.endpoint.rpartition(":")[2]))
+def relay(s3_server: S3Server) -> Iterator[Relay]:
+    relay = Relay(int(s3_server.endpoint.rpartition(":")[2]))
     yield relay
     relay.close()
 
@@ -154,6 +139,32 @@ def test_a_published_bundle_is_fetched_whole_and_opens(settings: Settings, folde
         assert names(place) == names(folder)
         assert open_bundle(place).digest == open_bundle(folder).digest
     assert (place / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
+
+
+def test_a_download_says_how_far_it_is_and_a_hit_in_the_cache_says_nothing(settings: Settings, folder: Path, at: str) -> None:
+    storage.publish(folder, at, "s3", "v1", settings=settings)
+    seen: list[tuple[int, int]] = []
+    storage.fetch(at, "s3", settings=settings, progress=lambda *done: seen.append(done))
+    total = sum(one.stat().st_size for one in folder.iterdir())
+    assert seen[-1] == (total, total)
+    assert len(seen) > 4
+    assert seen == sorted(seen)
+    seen.clear()
+    storage.fetch(at, "s3", settings=settings, progress=lambda *done: seen.append(done))
+    assert seen == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.onnx"])
+def test_a_download_that_its_progress_stops_leaves_nothing(settings: Settings, folder: Path, at: str, name: str) -> None:
+    at = re.sub(r"[\[\]]", "-", at)
+    put(s3_client.client(settings), f"{at}/{name}", (folder / name).read_bytes())
+
+    def progress(done: int, total: int) -> None:
+        raise InvalidRequest("stopped")
+
+    with pytest.raises(InvalidRequest, match="stopped"):
+        storage.fetch(f"{at}/{name}", "s3", settings=settings, progress=progress)
+    assert list((settings.downloads / "staging").iterdir()) == []
 
 
 def test_a_version_in_the_cache_costs_no_request_and_the_pointer_one(settings: Settings, relay: Relay, folder: Path, at: str) -> None:
@@ -422,9 +433,9 @@ def test_wrong_credentials_are_unavailable_not_the_caller_s_fault(
     settings: Settings, folder: Path, at: str, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(wrong, "wrong")
-    s3_client._client.cache_clear()
+    s3_client.forget()
     try:
         with pytest.raises(Unavailable, match="credentials"):
             storage.fetch(at, "s3", settings=settings)
     finally:
-        s3_client._client.cache_clear()
+        s3_client.forget()

@@ -153,3 +153,11 @@ def test_the_hub_can_be_switched_off_and_is_never_written_to(tmp_path: Path) -> 
         assert not isinstance(caught.value, NotFound)
     with pytest.raises(InvalidRequest, match="published"):
         storage.publish(tmp_path, "o/good", "hugging_face_hub", "v1", settings=Settings())
+    for call in (
+        lambda: storage.put(tmp_path / "a", "o/good", "hugging_face_hub", settings=Settings()),
+        lambda: storage.names("o/good", "hugging_face_hub", settings=Settings()),
+        lambda: storage.remove("o/good", "hugging_face_hub", settings=Settings()),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            call()
+        assert (caught.value.field, caught.value.remedy) == ("storage_type", "Use `local` or `s3`.")

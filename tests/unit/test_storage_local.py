@@ -195,3 +195,50 @@ def test_importing_storage_and_bundles_brings_no_heavy_library() -> None:
         "print([name for name in ('boto3', 'botocore', 'huggingface_hub', 'requests', 'pydantic', 'numpy') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_removing_a_link_leaves_what_it_leads_to(settings: Settings, folder: Path) -> None:
+    (settings.artefacts / "kept").mkdir()
+    (settings.artefacts / "kept" / "a").write_text("a")
+    (settings.artefacts / "d").mkdir()
+    for name, target in {"alias": settings.artefacts / "kept", "out": folder, "d/inner": folder, "d/file": folder / "a.txt"}.items():
+        (settings.artefacts / name).symlink_to(target)
+    for path in ("alias", "out", "d"):
+        storage.remove(path, "local", settings=settings)
+    assert os.listdir(settings.artefacts) == ["kept"]
+    assert os.listdir(settings.artefacts / "kept") == ["a"]
+    assert names(folder) == ["a.txt", "sub/b.txt"]
+
+
+def test_nothing_is_put_listed_or_removed_through_a_link_that_leaves_the_root(settings: Settings, folder: Path) -> None:
+    (settings.artefacts / "out").symlink_to(folder)
+    (settings.artefacts / "d").mkdir()
+    (settings.artefacts / "d" / "a.txt").symlink_to(folder / "a.txt")
+    for call in (
+        lambda: storage.put(folder / "a.txt", "out/b.txt", "local", settings=settings),
+        lambda: storage.put(folder / "sub" / "b.txt", "d/a.txt", "local", settings=settings),
+        lambda: storage.names("out", "local", settings=settings),
+        lambda: storage.remove("out/a.txt", "local", settings=settings),
+    ):
+        with pytest.raises(InvalidRequest, match="root"):
+            call()
+    assert storage.names("d", "local", settings=settings) == []
+    assert (folder / "a.txt").read_text() == "alpha"
+    assert names(folder) == ["a.txt", "sub/b.txt"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_the_request_s_fault(settings: Settings, folder: Path) -> None:
+    storage.put(folder / "a.txt", "d/a", "local", settings=settings)
+    for path in ("d/a/b", "d"):
+        with pytest.raises(InvalidRequest, match="folder"):
+            storage.put(folder / "a.txt", path, "local", settings=settings)
+
+
+def test_the_temporary_file_of_a_put_at_work_is_neither_listed_nor_swept_away(settings: Settings, folder: Path) -> None:
+    def overtake(done: int, total: int) -> None:
+        storage.put(folder / "sub" / "b.txt", "d/b", "local", settings=settings)
+        assert storage.names("d", "local", settings=settings) == ["b"]
+
+    storage.put(folder / "a.txt", "d/a", "local", settings=settings, progress=overtake)
+    assert storage.names("d", "local", settings=settings) == ["a", "b"]
+    assert sorted(os.listdir(settings.artefacts / "d")) == ["a", "b"]

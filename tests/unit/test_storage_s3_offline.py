@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from mlaas import storage
 from mlaas.errors import InvalidRequest, MlaasError, NotFound, Unavailable
 from mlaas.settings import Settings
-from mlaas.storage import s3
+from mlaas.storage import s3_found
 from mlaas.storage.s3_client import Location, mapped_errors
 
 SECRET = "http://secret.example/bucket/key"
@@ -80,10 +80,10 @@ class Listing:
 @pytest.mark.parametrize("key", ["f/../x", "f//etc/passwd", "f/a/../../x", "f/a\\b", "f/./a", "f/a\0b", "f/a\nb", "f/" + "x" * 256])
 def test_a_key_that_would_leave_the_folder_or_is_no_file_name_is_refused(key: str) -> None:
     with pytest.raises(InvalidRequest, match="key"):
-        s3._folder(Listing("f/good", key), Location("b", "f"))
+        s3_found.folder_at(Listing("f/good", key), Location("b", "f"))
 
 
 def test_folder_markers_and_unfinished_attempts_are_no_files() -> None:
-    found = s3._folder(Listing("f/", "f/sub/", "f/sub/a", "f/v1/.attempt-x/a", "f/.attempt-y/b"), Location("b", "f"))
+    found = s3_found.folder_at(Listing("f/", "f/sub/", "f/sub/a", "f/v1/.attempt-x/a", "f/.attempt-y/b"), Location("b", "f"))
     assert found is not None
     assert list(found.files) == ["sub/a"]

@@ -1,44 +1,55 @@
 """One interface to where models, indexes and data sets are kept: `local`, `s3` and `hugging_face_hub`.
 
 `fetch` gives a file or folder that is ready to read, `publish` makes a folder an immutable version, all or nothing, and
-moves the pointer `<path>/latest.json` to it. A backend is a module with the three functions of `Backend`.
+moves the pointer `<path>/latest.json` to it. `put`, `names` and `remove` are for single files that nobody publishes: what
+requests refer to, and drafts. A backend is a module with the functions of `Backend`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from ..errors import InvalidRequest
 from ..settings import Settings
 from . import hub, local, s3
+from .progress import Progress
 
-__all__ = ["BACKENDS", "Backend", "exists", "fetch", "publish"]
+__all__ = ["BACKENDS", "Backend", "Progress", "exists", "fetch", "names", "publish", "put", "remove"]
 
 
 class Backend(Protocol):
     """What a storage does. Errors: InvalidRequest, NotFound, and Unavailable where it is away."""
 
-    def fetch(self, path: str, revision: str | None, settings: Settings) -> Path:
+    def fetch(self, path: str, revision: str | None, settings: Settings, progress: Progress | None = None) -> Path:
         """A local file or folder."""
 
     def exists(self, path: str, revision: str | None, settings: Settings) -> bool:
         """Whether `fetch` would find something."""
 
-    def publish(self, folder: Path, path: str, version: str, settings: Settings, progress: Callable[[int, int], None] | None) -> str:
+    def publish(self, folder: Path, path: str, version: str, settings: Settings, progress: Progress | None = None) -> str:
         """Store `folder` as `<path>/<version>` and give that path back."""
+
+    def put(self, file: Path, path: str, settings: Settings, progress: Progress | None = None) -> None:
+        """Store `file` at `path`, in place of what is there."""
+
+    def names(self, path: str, settings: Settings) -> list[str]:
+        """The names of the files directly in the folder."""
+
+    def remove(self, path: str, settings: Settings) -> None:
+        """Remove a file, or a folder and all below."""
 
 
 BACKENDS: dict[str, Backend] = {"local": local, "s3": s3, "hugging_face_hub": hub}
 
 
-def fetch(path: str, storage_type: str, *, settings: Settings, revision: str | None = None) -> Path:
+def fetch(path: str, storage_type: str, *, settings: Settings, revision: str | None = None, progress: Progress | None = None) -> Path:
     """A local file or folder that is ready to read: of `revision`, else of the version that `<path>/latest.json` names, else `path`.
 
-    Raises InvalidRequest for a path that cannot be used, NotFound, and Unavailable where the storage is away.
+    `progress` is called with the bytes done and the bytes in all while something is downloaded: not for what is local
+    or in the cache. Raises InvalidRequest for a path that cannot be used, NotFound, and Unavailable where the storage is away.
     """
-    return _backend(storage_type).fetch(path, revision, settings)
+    return _backend(storage_type).fetch(path, revision, settings, progress)
 
 
 def exists(path: str, storage_type: str, *, settings: Settings, revision: str | None = None) -> bool:
@@ -46,14 +57,31 @@ def exists(path: str, storage_type: str, *, settings: Settings, revision: str | 
     return _backend(storage_type).exists(path, revision, settings)
 
 
-def publish(
-    folder: Path, path: str, storage_type: str, version: str, *, settings: Settings, progress: Callable[[int, int], None] | None = None
-) -> str:
+def publish(folder: Path, path: str, storage_type: str, version: str, *, settings: Settings, progress: Progress | None = None) -> str:
     """Publish the files of `folder` as the immutable `<path>/<version>`, move `<path>/latest.json` to it, give `<path>/<version>` back.
 
     A version that is published already stays as it is. `progress` is called with the bytes done and the bytes in all.
     """
     return _backend(storage_type).publish(folder, path, version, settings, progress)
+
+
+def put(file: Path, path: str, storage_type: str, *, settings: Settings, progress: Progress | None = None) -> None:
+    """Store one file at `path`, durably and in one step: a reader finds what was there before, or `file` whole.
+
+    `progress` is called with the bytes done and the bytes in all. Raises InvalidRequest, NotFound for a bucket that does
+    not exist, and Unavailable.
+    """
+    _backend(storage_type).put(file, path, settings, progress)
+
+
+def names(path: str, storage_type: str, *, settings: Settings) -> list[str]:
+    """The names of the files directly in the folder `path`, sorted; none where there is no such folder. Raises as `put` does."""
+    return _backend(storage_type).names(path, settings)
+
+
+def remove(path: str, storage_type: str, *, settings: Settings) -> None:
+    """Remove the file or the folder `path` and all below it; nothing where there is none. Raises as `put` does."""
+    _backend(storage_type).remove(path, settings)
 
 
 def _backend(storage_type: str) -> Backend:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import InvalidRequest, NotFound, Unavailable
 from ..settings import Settings
+from .progress import Progress
 
-__all__ = ["exists", "fetch", "publish"]
+__all__ = ["exists", "fetch", "names", "publish", "put", "remove"]
 
 # What a bundle or a checkpoint is made of; never pickles, nor the quantised and optimised variants of a graph.
 PATTERNS = (
@@ -21,7 +22,7 @@ PATTERNS = (
 )
 
 
-def fetch(path: str, revision: str | None, settings: Settings) -> Path:
+def fetch(path: str, revision: str | None, settings: Settings, progress: Progress | None = None) -> Path:
     """The snapshot of a repository at `revision`, its default branch by default."""
     _check_allowed(settings)
     from huggingface_hub import snapshot_download
@@ -48,9 +49,28 @@ def exists(path: str, revision: str | None, settings: Settings) -> bool:
     return True
 
 
-def publish(folder: Path, path: str, version: str, settings: Settings, progress: Callable[[int, int], None] | None) -> str:
+def publish(folder: Path, path: str, version: str, settings: Settings, progress: Progress | None = None) -> str:
     """Raises InvalidRequest: the hub is read only here."""
-    raise InvalidRequest("nothing can be published on the hub from here", field="storage_type", remedy="Publish to `local` or `s3`.")
+    raise _read_only()
+
+
+def put(file: Path, path: str, settings: Settings, progress: Progress | None = None) -> None:
+    """Raises InvalidRequest: the hub is read only here."""
+    raise _read_only()
+
+
+def names(path: str, settings: Settings) -> list[str]:
+    """Raises InvalidRequest: the hub holds repositories, no folders of the platform's."""
+    raise _read_only()
+
+
+def remove(path: str, settings: Settings) -> None:
+    """Raises InvalidRequest: the hub is read only here."""
+    raise _read_only()
+
+
+def _read_only() -> InvalidRequest:
+    return InvalidRequest("nothing can be published or kept on the hub from here", field="storage_type", remedy="Use `local` or `s3`.")
 
 
 def _check_allowed(settings: Settings) -> None:

@@ -5,29 +5,28 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import InvalidRequest, NotFound, Unavailable
+from ..errors import InvalidRequest, NotFound
 from ..settings import Settings
+from .local_files import copy_file, names, put, remove
+from .local_root import STAGING, inside, root_of, writing
 from .manifests import files_of, sync_folder, write_durably
 from .paths import POINTER, checked_path, checked_version, pointed_version
+from .progress import Progress
 
-__all__ = ["exists", "fetch", "publish"]
-
-_STAGING = ".staging-"
-_CHUNK = 1 << 20
+__all__ = ["exists", "fetch", "names", "publish", "put", "remove"]
 
 
-def fetch(path: str, revision: str | None, settings: Settings) -> Path:
+def fetch(path: str, revision: str | None, settings: Settings, progress: Progress | None = None) -> Path:
     """The file or folder itself, no copy. Raises InvalidRequest for a path that leaves the root, NotFound."""
-    root = Path(os.path.realpath(settings.artefacts))
-    place = _inside(root, path := checked_path(path))
+    root = root_of(settings)
+    place = inside(root, path := checked_path(path))
     if revision is not None:
-        place = _inside(root, f"{path}/{checked_version(revision)}")
+        place = inside(root, f"{path}/{checked_version(revision)}")
     elif (place / POINTER).is_file():
-        place = _inside(root, f"{path}/{pointed_version((place / POINTER).read_bytes())}")
-    if not place.exists() or any(part.startswith(_STAGING) for part in place.parts):
+        place = inside(root, f"{path}/{pointed_version((place / POINTER).read_bytes())}")
+    if not place.exists() or any(part.startswith(STAGING) for part in place.parts):
         raise NotFound(
             f"nothing is stored under `{path}`" + (f" as version `{revision}`" if revision else ""),
             field="path",
@@ -46,32 +45,20 @@ def exists(path: str, revision: str | None, settings: Settings) -> bool:
     return True
 
 
-def publish(folder: Path, path: str, version: str, settings: Settings, progress: Callable[[int, int], None] | None) -> str:
+def publish(folder: Path, path: str, version: str, settings: Settings, progress: Progress | None = None) -> str:
     """Copy `folder` to a staging sibling, rename it to `<path>/<version>` and move the pointer."""
-    root = Path(os.path.realpath(settings.artefacts))
-    parent = _inside(root, path := checked_path(path))
+    root = root_of(settings)
+    parent = inside(root, path := checked_path(path))
     place = parent / checked_version(version)
-    names = files_of(folder)
-    if not names:
+    files = files_of(folder)
+    if not files:
         raise InvalidRequest("there is nothing to publish: the folder holds no file", field="path")
-    try:
+    with writing():
         parent.mkdir(parents=True, exist_ok=True)
         if not place.is_dir():
-            _copy_and_rename(folder, names, place, progress)
+            _copy_and_rename(folder, files, place, progress)
         write_durably(parent / POINTER, f'{{"version": "{version}"}}\n'.encode())
-    except OSError:
-        raise Unavailable("local storage cannot be written", remedy="See that the folder of MLAAS_ROOT is writable and has room.") from None
     return f"{path}/{version}"
-
-
-def _inside(root: Path, path: str) -> Path:
-    try:
-        place = Path(os.path.realpath(root / path))
-    except (OSError, ValueError):
-        place = Path("/")
-    if root not in place.parents:
-        raise InvalidRequest("the path leaves the root of local storage", field="path", remedy="Give a path that stays under MLAAS_ROOT.")
-    return place
 
 
 def _refuse_leaving_links(place: Path, root: Path) -> None:
@@ -84,15 +71,15 @@ def _refuse_leaving_links(place: Path, root: Path) -> None:
                 )
 
 
-def _copy_and_rename(folder: Path, names: list[str], place: Path, progress: Callable[[int, int], None] | None) -> None:
+def _copy_and_rename(folder: Path, files: list[str], place: Path, progress: Progress | None) -> None:
     """A locked staging folder is one at work: those that nobody holds were left by publishers that were killed."""
     _sweep(place.parent)
-    staging = place.parent / f"{_STAGING}{os.urandom(8).hex()}"
+    staging = place.parent / f"{STAGING}{os.urandom(8).hex()}"
     with (place.parent / f"{staging.name}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             staging.mkdir()
-            _copy(folder, names, staging, progress)
+            _copy(folder, files, staging, progress)
             try:
                 os.rename(staging, place)
             except OSError:
@@ -105,26 +92,20 @@ def _copy_and_rename(folder: Path, names: list[str], place: Path, progress: Call
             Path(lock.name).unlink(missing_ok=True)
 
 
-def _copy(folder: Path, names: list[str], staging: Path, progress: Callable[[int, int], None] | None) -> None:
-    total = sum((folder / name).stat().st_size for name in names)
+def _copy(folder: Path, files: list[str], staging: Path, progress: Progress | None) -> None:
+    total = sum((folder / name).stat().st_size for name in files)
     done = 0
-    for name in names:
+    for name in files:
         target = staging / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with (folder / name).open("rb") as source, target.open("wb") as copy:
-            while chunk := source.read(_CHUNK):
-                copy.write(chunk)
-                done += len(chunk)
-                if progress:
-                    progress(done, total)
-            copy.flush()
-            os.fsync(copy.fileno())
+            done = copy_file(source, copy, progress, total, done)
     for parent, _, _ in os.walk(staging):
         sync_folder(Path(parent))
 
 
 def _sweep(parent: Path) -> None:
-    for litter in parent.glob(f"{_STAGING}*.lock"):
+    for litter in parent.glob(f"{STAGING}*.lock"):
         try:
             with litter.open("rb+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,7 +13,7 @@ from ..errors import InvalidRequest, MlaasError, NotFound, Unavailable
 from ..settings import Settings
 from .paths import checked_path
 
-__all__ = ["Location", "client", "is_absent", "mapped_errors", "read", "transfer_config"]
+__all__ = ["Location", "client", "forget", "is_absent", "mapped_errors", "read", "transfer_config"]
 
 PART = 8 * 1024**2  # bytes: a larger object is transferred in parts of this size, several at once
 _ABSENT = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
@@ -51,6 +51,11 @@ def client(settings: Settings) -> Any:
     """A client of the configured endpoint, shared by the threads of this process."""
     with mapped_errors():
         return _client(settings.s3_endpoint, os.getpid())
+
+
+def forget() -> None:
+    """Let the next client read the credentials anew."""
+    _client.cache_clear()
 
 
 @lru_cache(maxsize=4)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,15 @@ from ..errors import InvalidRequest, Unavailable
 from ..settings import Settings
 from .manifests import MANIFEST, FileRecord, describe, files_of, table
 from .paths import POINTER, checked_version
-from .s3_client import Location, client, mapped_errors, read, transfer_config
+from .progress import ByteCount, Progress
+from .s3_client import Location, client, mapped_errors, read
+from .s3_found import ATTEMPT, COMPLETE
+from .s3_objects import upload
 
-__all__ = ["ATTEMPT", "COMPLETE", "publish"]
-
-COMPLETE = ".complete"
-ATTEMPT = ".attempt-"
+__all__ = ["publish"]
 
 
-def publish(folder: Path, path: str, version: str, settings: Settings, progress: Callable[[int, int], None] | None) -> str:
+def publish(folder: Path, path: str, version: str, settings: Settings, progress: Progress | None = None) -> str:
     """Upload the files of `folder`, mark them complete unless the version is there already, and move the pointer."""
     parent = Location.of(path)
     where = parent.child(checked_version(version))
@@ -36,7 +34,7 @@ def publish(folder: Path, path: str, version: str, settings: Settings, progress:
     return f"{parent.bucket}/{where.key}"
 
 
-def _settle(s3: Any, folder: Path, names: list[str], where: Location, progress: Callable[[int, int], None] | None) -> None:
+def _settle(s3: Any, folder: Path, names: list[str], where: Location, progress: Progress | None) -> None:
     """Make this attempt the version, or remove it again if another attempt was first."""
     attempt = os.urandom(8).hex()
     uploaded = False
@@ -52,28 +50,11 @@ def _settle(s3: Any, folder: Path, names: list[str], where: Location, progress: 
     _remove(s3, where.child(ATTEMPT), but=where.child(f"{ATTEMPT}{_winner(s3, where)}"))
 
 
-def _upload(s3: Any, folder: Path, files: dict[str, FileRecord], where: Location, progress: Callable[[int, int], None] | None) -> None:
+def _upload(s3: Any, folder: Path, files: dict[str, FileRecord], where: Location, progress: Progress | None) -> None:
     """The manifest goes last."""
-    count = _Count(sum(record.size for record in files.values()), progress)
+    count = ByteCount(sum(record.size for record in files.values()), progress)
     for name in sorted(files, key=lambda name: (name == MANIFEST, name)):
-        with (folder / name).open("rb") as file:
-            target = where.child(name)
-            extra = {"Metadata": {"sha256": files[name].sha256}}
-            s3.upload_fileobj(file, target.bucket, target.key, ExtraArgs=extra, Callback=count, Config=transfer_config())
-
-
-class _Count:
-    """Adds up what the threads of a transfer report; a part that is sent again is not counted twice beyond the total."""
-
-    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-        self._lock = threading.Lock()
-
-    def __call__(self, sent: int) -> None:
-        with self._lock:
-            self._done = min(self._done + sent, self._total)
-            if self._progress and sent > 0:
-                self._progress(self._done, self._total)
+        upload(s3, folder / name, where.child(name), files[name].sha256, count)
 
 
 def _put(s3: Any, where: Location, document: dict[str, Any], **condition: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import socket
@@ -17,7 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["S3Server", "running_s3_server"]
+from ..settings import Settings
+from ..storage import s3_client
+
+__all__ = ["BUCKET", "S3Server", "credentials", "running_s3_server"]
+
+BUCKET = "artefacts"
 
 _SECONDS_TO_START = 60
 _SECONDS_TO_STOP = 1
@@ -47,6 +53,23 @@ def running_s3_server(access_key: str = "mlaas", secret_key: str = "mlaas-secret
                 _stop(process)
         log = (Path(folder) / "log").read_text(errors="replace")[-2000:]
         raise RuntimeError(f"SeaweedFS does not start:\n{log}")
+
+
+@contextlib.contextmanager
+def credentials(server: S3Server) -> Iterator[None]:
+    """Let this process, and those it starts, use `server` and its new bucket BUCKET, whatever AWS_ variables it had."""
+    kept = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    os.environ.update(AWS_ACCESS_KEY_ID=server.access_key, AWS_SECRET_ACCESS_KEY=server.secret_key, AWS_EC2_METADATA_DISABLED="true")
+    s3_client.forget()
+    try:
+        s3_client.client(Settings(s3_endpoint=server.endpoint)).create_bucket(Bucket=BUCKET)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+        s3_client.forget()
 
 
 def _start(folder: Path, port: int, access_key: str, secret_key: str) -> subprocess.Popen[bytes]:

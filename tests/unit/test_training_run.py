@@ -29,7 +29,7 @@ from mlaas.training import parity, run
 from mlaas.training.checkpoints import open_checkpoint
 from mlaas.training.export import export
 from mlaas.training.loop import fit
-from mlaas.training.objectives import Scored
+from mlaas.training.objectives import Scored, Tally
 from mlaas.training.optimization import HEAD_FACTOR, has_bf16, optimizer, rate_at
 from mlaas.training.progress import Meter, Report
 from mlaas.training.run import Outcome, Sources, train
@@ -305,6 +305,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_learning_rate() ->
 
         def score(self, batch: Any) -> Scored:
             return Scored(self.model(batch.inputs["x"]), batch.targets)
+
+        def tally(self) -> Tally:
+            return Tally()
 
     with pytest.raises(InvalidRequest, match="no longer a number") as caught:
         fit(Exploding(), asking().model_train, Meter(report=lambda report: None), torch.device("cpu"))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import pytest
 
 from mlaas.training.masking import IGNORED, Chunk, Masker
 from mlaas.training.sampling import ClassSampler, grouped_batches, quotas
-from mlaas.training.scores import classification_figures
+from mlaas.training.scores import classification_figures, confusion
 
 MASK, WORDS = 4, 100
 
@@ -103,7 +103,7 @@ def test_a_text_of_one_long_word_still_has_something_to_predict(masker: Masker) 
 
 
 def test_figures_of_a_classifier_are_those_worked_out_by_hand() -> None:
-    figures = classification_figures([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 0, 2], ["A", "B", "[NoSite]"], unnamed="[NoSite]")
+    figures = classification_figures(confusion([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 0, 2], 3), ["A", "B", "[NoSite]"], unnamed="[NoSite]")
     assert figures["accuracy"] == pytest.approx(4 / 6)
     assert figures["accuracy_named"] == pytest.approx(3 / 5)
     assert figures["confusion"] == {"labels": ["A", "B", "[NoSite]"], "matrix": [[2, 1, 0], [1, 1, 0], [0, 0, 1]]}
@@ -112,6 +112,6 @@ def test_figures_of_a_classifier_are_those_worked_out_by_hand() -> None:
 
 
 def test_macro_f1_leaves_out_classes_without_held_out_rows_and_accuracy_named_needs_its_label() -> None:
-    figures = classification_figures([0, 1], [0, 1], ["A", "B", "C"], unnamed="[NoSite]")
+    figures = classification_figures(confusion([0, 1], [0, 1], 3), ["A", "B", "C"], unnamed="[NoSite]")
     assert figures["macro_f1"] == 1.0
     assert "accuracy_named" not in figures

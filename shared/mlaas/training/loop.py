@@ -9,7 +9,7 @@ import torch
 
 from ..contracts import ModelTrain
 from ..errors import InvalidRequest
-from .objectives import Scored, Tally, Task
+from .objectives import Tally, Task
 from .optimization import autocast, optimizer, rate_at
 from .progress import Meter
 
@@ -29,7 +29,7 @@ def fit(task: Task, settings: ModelTrain, meter: Meter, where: torch.device) -> 
     run = _Run(task, settings, meter, where, steps)
     meter.steps, meter.steps_per_epoch = steps, task.steps_per_epoch
     meter.history.update(loss=[], accuracy=[], validation_loss=[], steps=[])
-    tally = Tally(loss=math.nan, predicted=[], actual=[])
+    tally = task.tally()
     for epoch in range(settings.epochs):
         meter.phase("train")
         loss = run.epoch(epoch)
@@ -66,7 +66,7 @@ class _Run:
             group["lr"] = rate * factor
         with autocast(self.where):
             scored = self.task.score(batch.to(self.where))
-        loss = _loss(scored)
+        loss = scored.loss
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.task.model.parameters(), CLIP)
@@ -97,19 +97,14 @@ class _Run:
 
 
 def measure(task: Task, meter: Meter, where: torch.device) -> Tally:
-    """Predict all held-out batches with `task.model`."""
+    """Predict all held-out batches with `task.model`, and add them up."""
     task.model.eval()
-    total, predicted, actual = 0.0, [], []
+    tally = task.tally()
     with torch.inference_mode():
         for batch in task.held_out():
+            there = batch.to(where)
             with autocast(where):
-                scored = task.score(batch.to(where))
-            total += float(_loss(scored)) * len(scored.targets)
-            predicted += scored.logits.argmax(-1).tolist()
-            actual += scored.targets.tolist()
+                scored = task.score(there)
+            tally.add(there, scored)
             meter.tick()
-    return Tally(loss=total / max(1, len(actual)), predicted=predicted, actual=actual)
-
-
-def _loss(scored: Scored) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(scored.logits.float(), scored.targets)
+    return tally

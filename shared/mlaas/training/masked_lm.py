@@ -73,13 +73,17 @@ class MaskedLanguageModelling:
             logits = self.model(**batch.inputs).logits
         return Scored(logits if logits.ndim == 2 else logits[hidden], batch.targets[hidden])
 
+    def tally(self) -> Tally:
+        """An empty tally."""
+        return Tally()
+
     def evaluation(self, tally: Tally) -> dict[str, Any]:
         """Loss per hidden token, the share of hidden tokens that are predicted, and perplexity."""
         return {
             "loss": tally.loss,
             "accuracy": tally.accuracy,
             "perplexity": math.exp(min(tally.loss, 700.0)),
-            "masked_tokens": len(tally.actual),
+            "masked_tokens": tally.count,
         }
 
     def _batch(self, chunks: Sequence[Chunk], draw: np.random.Generator) -> Batch:

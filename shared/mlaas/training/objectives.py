@@ -31,24 +31,43 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Scored:
-    """Logits [n, classes] and targets [n] of one batch's predictions."""
+    """Logits [n, choices] and targets [n] of one batch's n predictions, n at least 1: whatever is learnt is put as a choice."""
 
     logits: torch.Tensor
     targets: torch.Tensor
 
+    @property
+    def loss(self) -> torch.Tensor:
+        """Mean cross entropy, in float32; a task that learns by another loss returns a Scored of its own."""
+        return torch.nn.functional.cross_entropy(self.logits.float(), self.targets)
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(kw_only=True)
 class Tally:
-    """Predictions over the held-out rows: mean loss, and the predicted and true class of each, in the order of `Task.held_out`."""
+    """What the predictions over the held-out rows add up to, in memory that does not grow with them.
 
-    loss: float
-    predicted: list[int]
-    actual: list[int]
+    `add` is called once for each batch of `Task.held_out`; a task with figures of its own has a Tally of its own.
+    """
+
+    total: float = 0.0
+    hits: int = 0
+    count: int = 0
+
+    def add(self, batch: Batch, scored: Scored) -> None:
+        """Count one batch."""
+        self.total += float(scored.loss) * len(scored.targets)
+        self.hits += int((scored.logits.argmax(-1) == scored.targets).sum())
+        self.count += len(scored.targets)
+
+    @property
+    def loss(self) -> float:
+        """The mean loss."""
+        return self.total / max(1, self.count)
 
     @property
     def accuracy(self) -> float:
         """The share of right predictions."""
-        return sum(left == right for left, right in zip(self.predicted, self.actual, strict=True)) / max(1, len(self.actual))
+        return self.hits / max(1, self.count)
 
 
 class Task(Protocol):
@@ -70,7 +89,10 @@ class Task(Protocol):
     def score(self, batch: Batch) -> Scored:
         """The model's predictions for `batch`."""
 
-    def evaluation(self, tally: Tally) -> dict[str, Any]:
+    def tally(self) -> Tally:
+        """An empty tally of this objective."""
+
+    def evaluation(self, tally: Any) -> dict[str, Any]:
         """The figures of this objective, JSON serialisable."""
 
 

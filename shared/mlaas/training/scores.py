@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["classification_figures"]
+from .batches import Batch
+from .objectives import Scored, Tally
+
+__all__ = ["ConfusionTally", "classification_figures", "confusion"]
 
 
-def classification_figures(
-    actual: Sequence[int], predicted: Sequence[int], labels: Sequence[str], *, unnamed: str | None = None
-) -> dict[str, Any]:
+@dataclass(kw_only=True)
+class ConfusionTally(Tally):
+    """A tally that also counts which class was taken for which: `matrix` [actual][predicted]."""
+
+    labels: tuple[str, ...]
+    matrix: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.matrix = np.zeros((len(self.labels), len(self.labels)), dtype=np.int64)
+
+    def add(self, batch: Batch, scored: Scored) -> None:
+        """Count one batch."""
+        super().add(batch, scored)
+        self.matrix += confusion(scored.targets.cpu(), scored.logits.argmax(-1).cpu(), len(self.labels))
+
+
+def confusion(actual: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
+    """How often each class [actual][predicted] was taken for each."""
+    matrix = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(matrix, (np.asarray(actual), np.asarray(predicted)), 1)
+    return matrix
+
+
+def classification_figures(matrix: NDArray[np.int64], labels: Sequence[str], *, unnamed: str | None = None) -> dict[str, Any]:
     """Accuracy, macro F1 over the classes that occur, precision, recall and F1 per class, and the confusion matrix [actual][predicted].
 
     `accuracy_named` is the accuracy over the rows whose label is not `unnamed`, where there are such rows and such a label.
     """
-    matrix = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    np.add.at(matrix, (np.asarray(actual), np.asarray(predicted)), 1)
     hits, support, called = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
     precision, recall = _ratio(hits, called), _ratio(hits, support)
     f1 = _ratio(2 * hits, support + called)

@@ -13,10 +13,10 @@ from transformers import AutoModelForSequenceClassification
 from ..errors import InvalidRequest
 from .batches import Batch, Collator, by_length, collator, encoded
 from .checkpoints import load_model
-from .objectives import Preparation, Scored, Tally
+from .objectives import Preparation, Scored
 from .rows import Row, read_rows, split
 from .sampling import ClassSampler, grouped_batches
-from .scores import classification_figures
+from .scores import ConfusionTally, classification_figures
 
 __all__ = ["TEMPER", "prepare"]
 
@@ -98,9 +98,13 @@ class Classification:
         """Logits [rows, classes]."""
         return Scored(self.model(**batch.inputs).logits, batch.targets)
 
-    def evaluation(self, tally: Tally) -> dict[str, Any]:
+    def tally(self) -> ConfusionTally:
+        """An empty confusion matrix."""
+        return ConfusionTally(labels=self.labels)
+
+    def evaluation(self, tally: ConfusionTally) -> dict[str, Any]:
         """Loss, accuracy, macro F1, figures per class and the confusion matrix."""
-        return {"loss": tally.loss, **classification_figures(tally.actual, tally.predicted, self.labels, unnamed=UNNAMED)}
+        return {"loss": tally.loss, **classification_figures(tally.matrix, self.labels, unnamed=UNNAMED)}
 
     def _batch(self, rows: Labelled, indices: list[int]) -> Batch:
         return self.collate([rows.ids[index] for index in indices], torch.tensor([rows.classes[index] for index in indices]))

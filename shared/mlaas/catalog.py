@@ -37,11 +37,11 @@ class Catalog:
     def publish(self, kind: Kind, name: str, digest: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Add a version and return its entry; the existing one if this name has this digest already."""
         for _ in range(50):  # a number is taken only by another publisher of the same name
-            existing = self.versions(kind, name)
-            for known in existing:
-                if known["digest"] == digest:
-                    return known
-            number = max((int(known["version"]) for known in existing), default=0) + 1
+            existing = self.documents.find(kind, {"name": name}, limit=1000)
+            for stored in existing:
+                if stored.body["digest"] == digest:
+                    return stored.body
+            number = max((int(stored.body["version"]) for stored in existing), default=0) + 1
             body = {
                 **entry,
                 "name": name,
@@ -49,7 +49,8 @@ class Catalog:
                 "digest": digest,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
-            if self.documents.insert(kind, f"{name}/{number}", body):
+            # The latest version is the one created last, also where the clock has been set back since the one before.
+            if self.documents.insert(kind, f"{name}/{number}", body, after=max((stored.created for stored in existing), default=0)):
                 return body
         raise Unavailable("others publish under this name")
 

@@ -58,8 +58,8 @@ def build(job: jobs.Job) -> dict[str, Any]:
     settings = job.settings
     request = parse(IndexRequest, job.run.request)
     job.report({"phase": "load", "percent": 0.0})
-    loaded = models.load(request.model, request.tokenizer, settings=settings)
-    table = storage.fetch(request.dataset.path, request.dataset.storage_type, settings=settings)
+    loaded = job.persist(lambda: models.load(request.model, request.tokenizer, settings=settings))
+    table = job.persist(lambda: storage.fetch(request.dataset.path, request.dataset.storage_type, settings=settings))
     total = sum(1 for _ in datasets.read(table, [request.dataset.loader_kwargs.page_content_column]))
 
     def progress(done: int) -> None:
@@ -76,7 +76,7 @@ def build(job: jobs.Job) -> dict[str, Any]:
             progress=progress,
         )
         job.report({"phase": "publish", "percent": 96.0})
-        return _publish(job, request, folder / "store", manifest)
+        return job.persist(lambda: _publish(job, request, folder / "store", manifest))
 
 
 def _publish(job: jobs.Job, request: IndexRequest, folder: Path, manifest: vector_store.Manifest) -> dict[str, Any]:

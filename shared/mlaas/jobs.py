@@ -22,11 +22,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from cloudevents.http import CloudEvent
 
-from . import events, logs, outbox
+from . import events, logs, outbox, patience
 from .contracts import TaskError
 from .documents import shared
 from .errors import InvalidRequest, MlaasError, Unavailable
@@ -38,6 +38,8 @@ __all__ = ["Job", "exit_with", "main", "read_event", "workspace"]
 HEARTBEAT_SECONDS = 5.0
 PROGRESS_EVENT_SECONDS = 2.0
 LEFTOVER_SECONDS = 24 * 3600.0
+
+T = TypeVar("T")
 
 log = logging.getLogger("mlaas")
 
@@ -57,16 +59,20 @@ class Job:
     _sequence: int = 0
     _ended: threading.Event = field(default_factory=threading.Event)
     _cancelled: threading.Event = field(default_factory=threading.Event)
+    _store_away: threading.Event = field(default_factory=threading.Event)
 
     def report(self, progress: Mapping[str, Any], **fields: Any) -> None:
         """Record how far the work is, and say so as an event now and then. Raises Cancelled when the task was."""
-        if self._cancelled.is_set():
-            raise Cancelled("the run was cancelled")
+        self.check()
         now = time.monotonic()
-        if now - self._last_event < PROGRESS_EVENT_SECONDS and progress.get("percent", 0) < 100:
+        if self._store_away.is_set() or (now - self._last_event < PROGRESS_EVENT_SECONDS and progress.get("percent", 0) < 100):
             return
         self._last_event = now
-        self.tasks.report(self.run, progress=dict(progress), **fields)
+        try:
+            self.tasks.report(self.run, progress=dict(progress), **fields)
+        except Unavailable:  # the work goes on without it; the heartbeat notices when it is back
+            self._store_away.set()
+            return
         self._sequence += 1
         capability = self.run.accepted["type"].split(".")[3]
         event = events.reply(
@@ -75,11 +81,21 @@ class Job:
         event["id"] = events.derived_id(event["source"], self.run.task_id, "progressed", str(self.run.attempt), str(self._sequence))
         outbox.try_publish(event, self.settings)  # progress that is lost is not missed
 
+    def check(self) -> None:
+        """Raise Cancelled when the task was."""
+        if self._cancelled.is_set():
+            raise Cancelled("the run was cancelled")
+
+    def persist(self, call: Callable[[], T]) -> T:
+        """The result of `call`, tried again while what it needs is away (Unavailable), for MLAAS_JOB_PATIENCE seconds."""
+        return patience.persist(call, self.settings.job_patience, between=self.check)
+
     def beat(self) -> None:
         """Keep the heartbeat going until the work ends; notice a cancellation even while the work is silent."""
         while not self._ended.wait(HEARTBEAT_SECONDS):
             try:
                 self.tasks.report(self.run)
+                self._store_away.clear()
             except (Cancelled, Superseded):
                 self._cancelled.set()
             except Unavailable:
@@ -110,7 +126,10 @@ def main(work: Callable[[Job], dict[str, Any]]) -> int:
     try:
         settings = current()
         tasks = Tasks(shared(settings))
-        run = tasks.begin(read_event(settings)["subject"])
+        task_id = read_event(settings)["subject"]
+        run = patience.persist(lambda: tasks.begin(task_id), settings.job_patience)
+    except Stopped:
+        return 128 + signal.SIGTERM
     except MlaasError as error:
         log.error("job.not_started", extra={"fields": {"reason": error.detail, "remedy": error.remedy}})
         return 1
@@ -147,7 +166,7 @@ def _bring_to_an_end(job: Job, work: Callable[[Job], dict[str, Any]]) -> int:
             log.exception("job.defect", extra={"fields": {"task_id": job.run.task_id, "error_id": error_id}})
             outcome, fields = "failed", _error("the platform failed; the error id finds the cause in its log", error_id=error_id)
         job._ended.set()
-        job.tasks.finish(job.run, outcome, **fields)
+        patience.persist(lambda: job.tasks.finish(job.run, outcome, **fields), job.settings.job_patience)
     except Superseded:
         log.warning("job.superseded", extra={"fields": {"task_id": job.run.task_id, "attempt": job.run.attempt}})
         return 0

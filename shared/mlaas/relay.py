@@ -11,11 +11,11 @@ import logging
 import signal
 import threading
 import time
-from datetime import UTC, datetime
 
 from . import logs, outbox
 from .documents import shared
 from .errors import MlaasError
+from .heartbeats import Watch
 from .settings import current
 from .tasks import Tasks
 
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Relay until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m mlaas.relay", description="Publish the outbox and end tasks whose run died.")
     parser.add_argument("--every", type=float, default=0.5, metavar="SECONDS", help="time between looks at the outbox (0.5)")
-    parser.add_argument("--once", action="store_true", help="look once, for a CronJob")
+    parser.add_argument("--once", action="store_true", help="for a CronJob: flush once, and end once no run is in doubt")
     options = parser.parse_args(arguments)
     logs.configure()
     stop = threading.Event()
@@ -36,18 +36,17 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(number, lambda *_: stop.set())
     settings = current()
     tasks = Tasks(shared(settings))
-    watched_since, last_sweep = datetime.now(UTC), time.monotonic()
+    watch, sweep_at = Watch(settings.stale_after), 0.0
     while not stop.is_set():
         try:
             outbox.flush(tasks, settings)
-            if options.once or time.monotonic() - last_sweep > settings.stale_after / 6:
-                last_sweep = time.monotonic()
-                since = datetime.min.replace(tzinfo=UTC) if options.once else watched_since
-                for task_id in tasks.expire(settings.stale_after, watched_since=since):
+            if time.monotonic() >= sweep_at:
+                sweep_at = time.monotonic() + settings.stale_after / 6
+                for task_id in tasks.expire(watch):
                     log.warning("task.expired", extra={"fields": {"task_id": task_id}})
         except MlaasError as error:
             log.warning("relay.waiting", extra={"fields": {"reason": error.detail}})
-        if options.once:
+        if options.once and not watch.undecided:
             return
         stop.wait(options.every)
 

@@ -21,9 +21,8 @@ from types import FrameType, ModuleType
 from typing import Any
 
 import flask
-import waitress.server
 
-from . import logs, metrics
+from . import http_server, logs, metrics
 from .contracts import ModelRef, parse
 from .errors import MlaasError, NotFound, Overloaded, Unavailable
 from .runtime import problem_response
@@ -131,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
     except MlaasError as error:
         sys.exit(f"{error.detail}. {error.remedy or ''}")
     state = State(waiting_limit=settings.waiting)
-    server = waitress.server.create_server(
+    server = http_server.create(
         create_app(function, state),
         host=settings.host,
         port=settings.port,

@@ -71,6 +71,9 @@ class Settings:
     token_budget: int = _setting("MLAAS_TOKEN_BUDGET", 8192, int, "Tokens, padding included, that one inference batch may hold.")
     max_body_bytes: int = _setting("MLAAS_MAX_BODY_BYTES", 1024**2, int, "Largest request body in bytes.")
     stale_after: int = _setting("MLAAS_STALE_AFTER", 60, int, "Seconds without a heartbeat after which a running task is marked failed.")
+    job_patience: int = _setting(
+        "MLAAS_JOB_PATIENCE", 900, int, "Seconds that a job waits for a store that is away before it gives its attempt up."
+    )
     hub_allowed: bool = _setting("MLAAS_HUB_ALLOWED", True, _boolean, "Whether `hugging_face_hub` may be used as storage.")
 
     @property

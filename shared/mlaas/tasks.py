@@ -20,6 +20,7 @@ from . import events
 from .contracts import Task, TaskError
 from .documents import Documents, Stored
 from .errors import InvalidRequest, MlaasError, NotFound, Unavailable
+from .heartbeats import Watch
 
 __all__ = ["FINAL", "MAX_ATTEMPTS", "Cancelled", "Run", "Superseded", "Tasks", "public"]
 
@@ -53,9 +54,10 @@ def public(body: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Tasks:
-    """The tasks in a document store."""
+    """The tasks in a document store. `clock` gives the time that stands in them, which orders nothing and ends nothing."""
 
     documents: Documents
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def accept(self, capability: str, request: Mapping[str, Any], cause: CloudEvent, *, part: str = "", publish: bool) -> CloudEvent:
         """Record the task that `cause` asks for, once, and return its accepted event, the same each time.
@@ -69,7 +71,7 @@ class Tasks:
             "task_status": "accepted",
             "capability": capability,
             "request": dict(request),
-            "stats": {"submitted": _now()},
+            "stats": {"submitted": self._now()},
         }
         accepted = events.reply(cause, capability, "accepted", public(task), subject=task_id)
         accepted["id"] = events.derived_id(cause["source"], cause["id"], capability, "accepted", part)
@@ -117,7 +119,7 @@ class Tasks:
             if body["task_status"] in FINAL or body["stats"].get("attempts", 0) >= attempt:
                 raise Superseded("another run has this task")
             body["task_status"] = "running"
-            body["stats"] |= {"attempts": attempt, "started": body["stats"].get("started") or _now(), "heartbeat": _now()}
+            body["stats"] |= {"attempts": attempt, "started": body["stats"].get("started") or self._now(), "heartbeat": self._now()}
 
         self._change(task_id, start)
         return run
@@ -129,7 +131,7 @@ class Tasks:
             self._fence(run, body)
             if body["cancel_requested"]:
                 raise Cancelled("the run was cancelled")
-            body["stats"]["heartbeat"] = _now()
+            body["stats"]["heartbeat"] = self._now()
             body.update(fields)
 
         self._change(run.task_id, update)
@@ -163,18 +165,17 @@ class Tasks:
             self._change(task_id, lambda body: body.update(cancel_requested=True))
         return self.get(task_id)
 
-    def expire(self, stale_after: float, *, watched_since: datetime) -> list[str]:
-        """Mark failed every running task without a heartbeat for `stale_after` seconds, counted from `watched_since` at the earliest."""
+    def expire(self, watch: Watch) -> list[str]:
+        """Mark failed every running task that `watch` finds stale; their ids."""
+        running = {stored.key: stored for stored in self.documents.find(_COLLECTION, {"task_status": "running"}, limit=1000)}
         expired = []
-        for stored in self.documents.find(_COLLECTION, {"task_status": "running"}, limit=1000):
-            heartbeat = max(datetime.fromisoformat(stored.body["stats"]["heartbeat"]), watched_since)
-            if (datetime.now(UTC) - heartbeat).total_seconds() <= stale_after:
-                continue
+        for key in watch.look({key: stored.revision for key, stored in running.items()}):
+            stored = running[key]
             reason = TaskError(
                 detail="the run stopped without a word: its process was killed or its machine lost",
                 remedy="Submit the request again; if it happens again, give the run more memory.",
             )
-            body = _finished(stored.body, "failed", {"error": reason.model_dump(exclude_none=True)})
+            body = _finished(stored.body, "failed", {"error": reason.model_dump(exclude_none=True)}, self._now())
             if self.documents.replace(_COLLECTION, stored, body):
                 expired.append(stored.key)
         return expired
@@ -206,7 +207,7 @@ class Tasks:
                 self._fence(run, body)
             if body["task_status"] in FINAL:
                 raise Superseded("the task has ended")
-            body.update(_finished(body, status, fields))
+            body.update(_finished(body, status, fields, self._now()))
 
         self._change(task_id, end)
 
@@ -219,14 +220,16 @@ class Tasks:
                 return
         raise Unavailable("the task is being changed by others")
 
+    def _now(self) -> str:
+        return self.clock().isoformat(timespec="milliseconds")
+
     @staticmethod
     def _fence(run: Run, body: Mapping[str, Any]) -> None:
         if body["task_status"] != "running" or body["stats"].get("attempts") != run.attempt:
             raise Superseded("another run has this task")
 
 
-def _finished(body: Mapping[str, Any], status: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    now = _now()
+def _finished(body: Mapping[str, Any], status: str, fields: Mapping[str, Any], now: str) -> dict[str, Any]:
     stats = {**body["stats"], "finished": now, "elapsed": _seconds(body["stats"].get("started") or now, now)}
     task = {**body, **fields, "task_status": status, "stats": stats}
     if status == "succeeded":
@@ -235,9 +238,6 @@ def _finished(body: Mapping[str, Any], status: str, fields: Mapping[str, Any]) -
     return {**task, "outbox": [*body["outbox"], events.to_json(event)], "outbox_pending": True}
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 def _seconds(start: str, end: str) -> float:
-    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3)
+    """Never negative, though the clock may have been set back between two processes, which share no other clock."""
+    return max(0.0, round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3))

@@ -74,6 +74,14 @@ def test_find_matches_fields_newest_first_and_pages_without_gaps(documents: Docu
     assert [one.key for one in documents.find("tasks", {"stats.attempts": 7})] == ["t07"]
 
 
+def test_a_document_can_be_newer_than_another_whatever_the_clock_says(documents: Documents) -> None:
+    documents.insert("models", "a", {})
+    tomorrow = documents.get("models", "a").created + 24 * 3600 * 10**9
+    documents.insert("models", "b", {}, after=tomorrow)
+    assert documents.get("models", "b").created > tomorrow
+    assert [one.key for one in documents.find("models", {})] == ["b", "a"]
+
+
 def test_find_matches_true_and_false(documents: Documents) -> None:
     documents.insert("tasks", "a", {"outbox_pending": True})
     documents.insert("tasks", "b", {"outbox_pending": False})

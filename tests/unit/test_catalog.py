@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +23,14 @@ def test_versions_count_up_and_the_latest_is_the_default(catalog: Catalog) -> No
         catalog.publish("models", "m", digest, {"path": digest})
     assert catalog.resolve("models", "m")["version"] == "3"
     assert catalog.resolve("models", "m", revision="1")["digest"] == "d1"
+
+
+def test_the_latest_is_the_last_one_published_though_the_clock_was_set_back(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog.publish("models", "m", "d1", {})
+    hour_ago = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: hour_ago)
+    catalog.publish("models", "m", "d2", {})
+    assert catalog.resolve("models", "m")["digest"] == "d2"
 
 
 def test_the_same_content_is_the_same_version(catalog: Catalog) -> None:

@@ -12,6 +12,7 @@ import pytest
 from mlaas import events
 from mlaas.documents import connect
 from mlaas.errors import InvalidRequest, NotFound
+from mlaas.heartbeats import Watch
 from mlaas.tasks import MAX_ATTEMPTS, Cancelled, Superseded, Tasks
 
 REQUEST = {"model": {"path": "m", "objective": "masked-lm"}}
@@ -123,15 +124,41 @@ def test_a_running_task_learns_of_its_cancellation_at_its_next_report(tasks: Tas
     assert tasks.get(run.task_id)["task_status"] == "cancelled"
 
 
-def test_a_run_without_a_heartbeat_is_expired_but_not_one_that_the_relay_has_not_watched_long_enough(tasks: Tasks) -> None:
+class Hours:
+    """A wall clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 29, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def test_a_run_that_is_silent_for_long_is_expired_and_can_no_longer_finish(tasks: Tasks) -> None:
     run = tasks.begin(tasks.accept("train", REQUEST, cause(), publish=False)["subject"])
-    long_ago = datetime.now(UTC) - timedelta(days=1)
-    assert tasks.expire(3600, watched_since=long_ago) == []
-    assert tasks.expire(-1, watched_since=datetime.now(UTC) + timedelta(hours=1)) == []
-    assert tasks.expire(-1, watched_since=long_ago) == [run.task_id]
+    seconds = iter(range(0, 1000, 10))
+    watch = Watch(60, clock=lambda: next(seconds))
+    assert [tasks.expire(watch) for _ in range(7)] == [[]] * 7  # 60 s
+    assert tasks.expire(watch) == [run.task_id]
     assert "killed" in tasks.get(run.task_id)["error"]["detail"]
     with pytest.raises(Superseded):
         tasks.finish(run, "succeeded")
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1)])
+def test_a_clock_that_jumps_makes_no_run_look_dead_and_no_elapsed_time_negative(tasks: Tasks, jump: timedelta) -> None:
+    clock = Hours()
+    tasks = Tasks(tasks.documents, clock=clock)
+    seconds = iter(range(0, 10_000, 10))
+    watch = Watch(60, clock=lambda: next(seconds))
+    run = tasks.begin(tasks.accept("train", REQUEST, cause(), publish=False)["subject"])
+    assert tasks.expire(watch) == []
+    clock.now += jump
+    for _ in range(20):
+        tasks.report(run)
+        assert tasks.expire(watch) == []
+    tasks.finish(run, "succeeded")
+    assert tasks.get(run.task_id)["stats"]["elapsed"] == max(0.0, jump.total_seconds())
 
 
 def test_the_public_task_shows_nothing_of_the_outbox(tasks: Tasks) -> None:

@@ -45,8 +45,8 @@ class Stored:
 class Documents(Protocol):
     """What a backend provides. Every method raises Unavailable while the store is away."""
 
-    def insert(self, collection: str, key: str, body: Mapping[str, Any]) -> bool:
-        """Add a document durably; False, and no change, if the key is taken."""
+    def insert(self, collection: str, key: str, body: Mapping[str, Any], *, after: int = 0) -> bool:
+        """Add a document durably, `created` now and later than `after`; False, and no change, if the key is taken."""
 
     def get(self, collection: str, key: str) -> Stored | None:
         """The document with this key."""

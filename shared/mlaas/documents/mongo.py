@@ -23,6 +23,7 @@ from . import INDEXED, Stored
 __all__ = ["MongoDocuments"]
 
 _SELECTION_MS = 5000
+_TIMEOUT_MS = 10_000  # for a whole operation, tries included: a half-open connection must not hold a request for ever
 _DATABASE = "mlaas"
 
 Raw = dict[str, Any]
@@ -34,8 +35,8 @@ class MongoDocuments:
     def __init__(self, url: str) -> None:
         self._url = url
 
-    def insert(self, collection: str, key: str, body: Mapping[str, Any]) -> bool:
-        document = {"_id": key, "created": time.time_ns(), "state": {"revision": 1, "body": dict(body)}}
+    def insert(self, collection: str, key: str, body: Mapping[str, Any], *, after: int = 0) -> bool:
+        document = {"_id": key, "created": max(time.time_ns(), after + 1), "state": {"revision": 1, "body": dict(body)}}
         with _errors():
             try:
                 self._collection(collection).insert_one(document)
@@ -76,7 +77,9 @@ class MongoDocuments:
 
     @cached_property
     def _client(self) -> MongoClient[Raw]:
-        return MongoClient(self._url, serverSelectionTimeoutMS=_SELECTION_MS, appname="mlaas")
+        limits: Raw = {"serverSelectionTimeoutMS": _SELECTION_MS, "connectTimeoutMS": _SELECTION_MS, "timeoutMS": _TIMEOUT_MS}
+        unsaid = {name: limit for name, limit in limits.items() if name.lower() not in self._url.lower()}
+        return MongoClient(self._url, appname="mlaas", **unsaid)
 
     @cached_property
     def _database(self) -> Database[Raw]:

@@ -28,11 +28,11 @@ class SqliteDocuments:
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
 
-    def insert(self, collection: str, key: str, body: Mapping[str, Any]) -> bool:
+    def insert(self, collection: str, key: str, body: Mapping[str, Any], *, after: int = 0) -> bool:
         with self._connection() as connection:
             cursor = connection.execute(
                 "INSERT INTO documents (collection, key, revision, created, body) VALUES (?, ?, 1, ?, ?) ON CONFLICT DO NOTHING",
-                (collection, key, time.time_ns(), json.dumps(body)),
+                (collection, key, max(time.time_ns(), after + 1), json.dumps(body)),
             )
             return cursor.rowcount == 1
 

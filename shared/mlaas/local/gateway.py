@@ -8,11 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 import flask
-import waitress.server
 import waitress.wasyncore
 from cloudevents.http import CloudEvent
 
-from .. import events
+from .. import events, http_server
 from ..errors import MlaasError, NotFound, Unavailable
 from ..runtime import check_size, problem_response
 from .processes import Process
@@ -60,7 +59,7 @@ def create_app(
 def serve(app: flask.Flask, port: int) -> tuple[str, Callable[[], None]]:
     """Serve `app` in a thread: its URL, and how to stop it. Raises Unavailable if the port is taken."""
     try:  # waitress takes any body, and the application refuses a large one with a problem that a client can read
-        server: Any = waitress.server.create_server(app, host="127.0.0.1", port=port, threads=32, channel_timeout=330)
+        server = http_server.create(app, host="127.0.0.1", port=port, threads=32, channel_timeout=330)
     except OSError:
         raise Unavailable(f"port {port} is taken", remedy="Stop what listens on it, or choose another: mlaas up --port 8081.") from None
     thread = threading.Thread(target=server.run, name="gateway", daemon=True)

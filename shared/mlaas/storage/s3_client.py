@@ -70,8 +70,9 @@ def _client(endpoint: str | None, _process: int) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         retries={"max_attempts": 3, "mode": "standard"},
+        # Three tries of these bound how long a half-open connection can hold a request: 45 s, and the waits between.
         connect_timeout=5,
-        read_timeout=60,
+        read_timeout=15,
         max_pool_connections=32,
     )
     return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from .. import jobs, storage
@@ -20,10 +21,14 @@ def work(job: jobs.Job) -> dict[str, Any]:
     settings, request = job.settings, parse(TrainRequest, job.run.request)
     assert request.model.path, "accepted with a path"
     tokenizer = request.tokenizer
+
+    def fetch(path: str, storage_type: str, revision: str | None = None) -> Path:
+        return job.persist(lambda: storage.fetch(path, storage_type, settings=settings, revision=revision))
+
     sources = Sources(
-        checkpoint=storage.fetch(request.model.path, request.model.storage_type, settings=settings, revision=request.model.revision),
-        tokenizer=storage.fetch(tokenizer.path, tokenizer.storage_type, settings=settings) if tokenizer else None,
-        table=storage.fetch(request.dataset.path, request.dataset.storage_type, settings=settings),
+        checkpoint=fetch(request.model.path, request.model.storage_type, request.model.revision),
+        tokenizer=fetch(tokenizer.path, tokenizer.storage_type) if tokenizer else None,
+        table=fetch(request.dataset.path, request.dataset.storage_type),
     )
 
     def report(report: Report) -> None:
@@ -33,7 +38,8 @@ def work(job: jobs.Job) -> dict[str, Any]:
     with jobs.workspace(settings) as folder:
         outcome = train(request, sources, folder / "bundle", report)
         job.report({"phase": "publish", "percent": 100.0})
-        entry = publish(outcome.bundle, request.model_save, settings, evaluation=outcome.evaluation, task_id=job.run.task_id)
+        evaluation, task_id = outcome.evaluation, job.run.task_id
+        entry = job.persist(lambda: publish(outcome.bundle, request.model_save, settings, evaluation=evaluation, task_id=task_id))
     model = {name: entry[name] for name in ("name", "version", "digest", "objective", "path", "storage_type")}
     return {"result": {"model": model}, "history": outcome.history, "evaluation": outcome.evaluation, "dataset": outcome.dataset}
 

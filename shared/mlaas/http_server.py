@@ -1,0 +1,54 @@
+"""The HTTP server of functions and of the gateway: waitress, bounded also against clients that are slow.
+
+waitress reads requests in one loop and hands only complete ones to its threads, so a slow client holds no thread. What it
+can hold is a connection: here one that has not sent a whole request in time is closed, and there is room for many.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import waitress.channel
+import waitress.server
+
+__all__ = ["CONNECTIONS", "REQUEST_SECONDS", "create"]
+
+REQUEST_SECONDS = 30.0  # from a request's first byte, or from the connection, to its last byte
+CONNECTIONS = 500  # below the usual limit of 1,024 open files
+_SWEEP_SECONDS = 2
+
+
+class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
+    """A connection that knows since when it has been waiting for the rest of a request; None while it waits for none."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.waiting_since: float | None = time.monotonic()
+        super().__init__(*arguments, **options)
+
+    def received(self, data: bytes) -> bool:
+        begun = self.request is not None
+        taken: bool = super().received(data)
+        if self.request is None:
+            self.waiting_since = None
+        elif not begun or self.waiting_since is None:
+            self.waiting_since = time.monotonic()
+        return taken
+
+
+def create(app: Any, *, seconds: float = REQUEST_SECONDS, **options: Any) -> Any:
+    """A waitress server for `app` with waitress' own `options`; a request must have arrived whole within `seconds`."""
+    limits = {"connection_limit": CONNECTIONS, "asyncore_use_poll": True, "cleanup_interval": _SWEEP_SECONDS}
+    server = waitress.server.create_server(app, **limits, **options)
+    server.channel_class = _Channel
+    server.maintenance = partial(_close_the_slow, server, server.maintenance, seconds)
+    return server
+
+
+def _close_the_slow(server: Any, close_the_idle: Any, seconds: float, now: float) -> None:
+    close_the_idle(now)
+    late = time.monotonic() - seconds
+    for channel in list(server.active_channels.values()):
+        if channel.waiting_since is not None and channel.waiting_since < late and not channel.requests:
+            channel.will_close = True

@@ -9,10 +9,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from pymongo import MongoClient
 
-from mlaas.documents import Documents, connect, mongo
+from mlaas.documents import INDEXED, Between, Documents, connect, mongo
 from mlaas.errors import InvalidRequest, Unavailable
 from mlaas.testing import mongo_server as mongo_server_
+from mlaas.testing.memory_documents import MemoryDocuments
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +27,26 @@ def mongo_server() -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "mongodb"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return _url(request, tmp_path)
+
+
+def _url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "mongodb":
         return f"{request.getfixturevalue('mongo_server')}-{tmp_path.name[-40:].replace('_', '-')}"
     return f"sqlite:///{tmp_path}/documents.sqlite"
 
 
 @pytest.fixture
-def documents(url: str) -> Iterator[Documents]:
+def opened(url: str) -> Iterator[Documents]:
     store = connect(url)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["sqlite", "mongodb", "memory"])
+def documents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Documents]:
+    """Each store, that in memory as well which tests of other modules use in their place."""
+    store = MemoryDocuments() if request.param == "memory" else connect(_url(request, tmp_path))
     yield store
     store.close()
 
@@ -88,6 +102,99 @@ def test_find_matches_true_and_false(documents: Documents) -> None:
     assert [one.key for one in documents.find("tasks", {"outbox_pending": True})] == ["a"]
 
 
+TIMES = ("2026-01-31T23:59:59.999Z", "2026-02-01T00:00:00.000Z", "2026-02-01T00:00:00.001Z", "2026-03-01T12:00:00.000Z")
+
+
+@pytest.mark.parametrize(
+    ("between", "found"),
+    [
+        (Between(TIMES[1], TIMES[3]), [2, 1]),
+        (Between(low=TIMES[1]), [3, 2, 1]),
+        (Between(high=TIMES[1]), [0]),
+        (Between("2026-02", "2026-03"), [2, 1]),
+        (Between(), [3, 2, 1, 0]),
+        (Between("2027"), []),
+    ],
+)
+def test_find_and_count_match_a_range_of_texts_its_low_end_included(documents: Documents, between: Between, found: list[int]) -> None:
+    for number, moment in enumerate(TIMES):
+        documents.insert("events", str(number), {"time": moment, "type": "a"})
+    documents.insert("events", "none", {"time": None, "type": "a"})
+    documents.insert("events", "number", {"time": 2026, "type": "a"})
+    documents.insert("events", "absent", {"type": "a"})
+    assert [one.key for one in documents.find("events", {"time": between})] == [str(number) for number in found]
+    assert [one.key for one in documents.find("events", {"time": between, "type": "b"})] == []
+    assert documents.count("events", {"time": between, "type": "a"}) == len(found)
+
+
+def test_count_says_how_many_match_and_zero_where_there_is_no_collection(documents: Documents) -> None:
+    for number in range(150):
+        documents.insert("tasks", str(number), {"task_status": "running" if number % 3 else "failed"})
+    assert documents.count("tasks", {"task_status": "failed"}) == 50
+    assert documents.count("tasks", {}) == 150
+    assert documents.count("ledger", {"status": "parked"}) == 0
+
+
+def test_a_page_goes_on_after_documents_that_came_meanwhile(documents: Documents) -> None:
+    for number in range(6):
+        documents.insert("events", f"e{number}", {"type": "a"})
+    first = documents.find("events", {"type": "a"}, limit=3)
+    documents.insert("events", "later", {"type": "a"})
+    second = documents.find("events", {"type": "a"}, limit=10, before=first[-1].cursor)
+    assert [one.key for one in (*first, *second)] == [f"e{number}" for number in range(5, -1, -1)]
+
+
+def test_of_eight_replacements_at_once_of_one_document_one_is_made(url: str, opened: Documents) -> None:
+    opened.insert("tasks", "a", {"x": 0})
+    read = opened.get("tasks", "a")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: opened.replace("tasks", read, {"x": number}), range(1, 9)))
+    assert made.count(True) == 1
+    assert opened.get("tasks", "a").body == {"x": made.index(True) + 1}
+    assert opened.get("tasks", "a").revision == read.revision + 1
+
+
+def test_of_eight_insertions_at_once_of_one_key_one_is_made(documents: Documents) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: documents.insert("tasks", "a", {"x": number}), range(8)))
+    assert made.count(True) == 1
+    assert documents.get("tasks", "a").body == {"x": made.index(True)}
+
+
+def test_an_absent_document_is_not_replaced(documents: Documents) -> None:
+    documents.insert("tasks", "a", {"x": 1})
+    assert not documents.replace("models", documents.get("tasks", "a"), {"x": 2})
+    assert documents.get("models", "a") is None
+
+
+def test_sqlite_finds_every_indexed_field_through_its_index(tmp_path: Path) -> None:
+    store = connect(f"sqlite:///{tmp_path}/documents.sqlite")
+    store.get("tasks", "a")
+    store.close()
+    connection = sqlite3.connect(tmp_path / "documents.sqlite")
+    for collection, fields in INDEXED.items():
+        for field in fields:
+            match = f"collection = ? AND json_extract(body, '$.{field}') = ?"
+            for query in (f"SELECT key FROM documents WHERE {match} ORDER BY created DESC, key DESC LIMIT 9",
+                          f"SELECT count(*) FROM documents WHERE {match} AND created > 0"):  # fmt: skip
+                plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", (collection, "x")).fetchall()
+                assert [row[3].split("(")[0] for row in plan] == [f"SEARCH documents USING INDEX by_{field} "]
+    connection.close()
+
+
+def test_mongodb_has_an_index_for_every_indexed_field_from_the_first_use_on(mongo_server: str) -> None:
+    url = f"{mongo_server}-indexes"
+    store = connect(url)
+    store.get("tasks", "a")
+    store.close()
+    with MongoClient(url) as client:
+        for collection, fields in INDEXED.items():
+            made = {
+                tuple(name for name, _ in index["key"]) for index in client.get_default_database()[collection].index_information().values()
+            }
+            assert made >= {("created", "_id"), *((f"state.body.{field}", "created") for field in fields)}
+
+
 def test_documents_survive_a_restart(url: str) -> None:
     first = connect(url)
     first.insert("tasks", "a", {"text": "è così"})
@@ -108,17 +215,17 @@ def _claim_all(url: str) -> list[str]:
     return claimed
 
 
-def test_a_hundred_jobs_are_claimed_once_each_by_eight_threads(url: str, documents: Documents) -> None:
+def test_a_hundred_jobs_are_claimed_once_each_by_eight_threads(url: str, opened: Documents) -> None:
     for number in range(100):
-        documents.insert("tasks", str(number), {"task_status": "accepted"})
+        opened.insert("tasks", str(number), {"task_status": "accepted"})
     with ThreadPoolExecutor(8) as pool:
         claims = [key for keys in pool.map(lambda _: _claim_all(url), range(8)) for key in keys]
     assert sorted(claims) == sorted(map(str, range(100)))
 
 
-def test_jobs_are_claimed_once_each_by_several_processes(url: str, documents: Documents) -> None:
+def test_jobs_are_claimed_once_each_by_several_processes(url: str, opened: Documents) -> None:
     for number in range(60):
-        documents.insert("tasks", str(number), {"task_status": "accepted"})
+        opened.insert("tasks", str(number), {"task_status": "accepted"})
     with get_context("spawn").Pool(3) as pool:
         claims = [key for keys in pool.map(_claim_all, [url] * 3) for key in keys]
     assert sorted(claims) == sorted(map(str, range(60)))

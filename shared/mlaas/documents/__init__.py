@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ..errors import InvalidRequest
 from ..settings import Settings, current
 
-__all__ = ["INDEXED", "Documents", "Stored", "connect", "shared"]
+__all__ = ["INDEXED", "Between", "Documents", "Stored", "connect", "shared"]
 
 # Fields that `find` matches often; the backends keep an index for each.
 INDEXED: Mapping[str, tuple[str, ...]] = {
@@ -24,6 +24,9 @@ INDEXED: Mapping[str, tuple[str, ...]] = {
     "models": ("name", "digest"),
     "indexes": ("name", "digest", "model_name"),
     "aliases": (),
+    "ledger": ("status", "event_id"),
+    "events": ("task_id", "type", "capability", "time"),
+    "replays": (),
 }
 
 
@@ -42,6 +45,17 @@ class Stored:
         return f"{self.created}:{self.key}"
 
 
+@dataclass(frozen=True)
+class Between:
+    """Matches a text field from `low` on and below `high`, in the order of its code points; None leaves an end open.
+
+    Times in ISO 8601, all in UTC and with the same number of digits, are in that order.
+    """
+
+    low: str | None = None
+    high: str | None = None
+
+
 class Documents(Protocol):
     """What a backend provides. Every method raises Unavailable while the store is away."""
 
@@ -55,7 +69,13 @@ class Documents(Protocol):
         """Replace the document durably; False, and no change, if it is no longer as it was in `stored`."""
 
     def find(self, collection: str, match: Mapping[str, Any], *, limit: int = 100, before: str | None = None) -> list[Stored]:
-        """Up to `limit` documents whose fields equal `match`, newest first; `before` is the cursor of a previous page's last."""
+        """Up to `limit` documents whose fields equal `match`, or lie in a `Between`, newest first.
+
+        `before` is the cursor of a previous page's last document.
+        """
+
+    def count(self, collection: str, match: Mapping[str, Any]) -> int:
+        """How many documents `find` would find without a limit."""
 
     def close(self) -> None:
         """Give up every connection."""

@@ -18,7 +18,7 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from ..errors import InvalidRequest, Unavailable
-from . import INDEXED, Stored
+from . import INDEXED, Between, Stored
 
 __all__ = ["MongoDocuments"]
 
@@ -59,13 +59,17 @@ class MongoDocuments:
         return done is not None
 
     def find(self, collection: str, match: Mapping[str, Any], *, limit: int = 100, before: str | None = None) -> list[Stored]:
-        query: Raw = {f"state.body.{field}": value for field, value in match.items()}
+        query = _query(match)
         if before:
             created, _, key = before.partition(":")
             query["$or"] = [{"created": {"$lt": int(created)}}, {"created": int(created), "_id": {"$lt": key}}]
         with _errors():
             found = self._collection(collection).find(query).sort([("created", DESCENDING), ("_id", DESCENDING)]).limit(limit)
             return [_stored(raw) for raw in found]
+
+    def count(self, collection: str, match: Mapping[str, Any]) -> int:
+        with _errors():
+            return self._collection(collection).count_documents(_query(match))
 
     def close(self) -> None:
         if client := self.__dict__.pop("_client", None):
@@ -102,6 +106,15 @@ def _errors() -> Iterator[None]:
         raise InvalidRequest(
             "the document store's URL cannot be used", field="MLAAS_DOCUMENTS", remedy="Use mongodb://HOST:PORT/DATABASE."
         ) from error
+
+
+def _query(match: Mapping[str, Any]) -> Raw:
+    return {f"state.body.{field}": _range(value) if isinstance(value, Between) else value for field, value in match.items()}
+
+
+def _range(between: Between) -> Raw:
+    """An open end still matches texts only, as every comparison of MongoDB is within one type."""
+    return {"$gte": between.low or ""} | ({"$lt": between.high} if between.high is not None else {})
 
 
 def _stored(raw: Mapping[str, Any]) -> Stored:

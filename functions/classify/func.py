@@ -1,6 +1,6 @@
 """Classify texts, e.g. an affiliation string by the INFN structure that it names."""
 
-from mlaas import classifier, models
+from mlaas import batch, classifier, models
 from mlaas.contracts import ClassifyRequest, ClassifyResult
 from mlaas.runtime import Context, Function, Response
 
@@ -12,7 +12,7 @@ def answer(request: ClassifyRequest) -> ClassifyResult:
     return ClassifyResult(predictions=predictions, model=loaded.version)
 
 
-function = Function("classify", ClassifyRequest, ClassifyResult, answer)
+function = Function("classify", ClassifyRequest, ClassifyResult, answer, batch.accept)
 
 
 def main(context: Context) -> Response:

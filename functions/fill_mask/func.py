@@ -1,6 +1,6 @@
 """Fill masks in: the most likely tokens for every mask of every text."""
 
-from mlaas import mask_filler, models
+from mlaas import batch, mask_filler, models
 from mlaas.contracts import FillMaskRequest, FillMaskResult
 from mlaas.runtime import Context, Function, Response
 
@@ -11,7 +11,7 @@ def answer(request: FillMaskRequest) -> FillMaskResult:
     return FillMaskResult(predictions=predictions, model=loaded.version)
 
 
-function = Function("fill_mask", FillMaskRequest, FillMaskResult, answer)
+function = Function("fill_mask", FillMaskRequest, FillMaskResult, answer, batch.accept)
 
 
 def main(context: Context) -> Response:

@@ -1,6 +1,6 @@
 """Search a vector store: the nearest documents of each text, L2 distance, lower is better."""
 
-from mlaas import embedder, models, timing
+from mlaas import batch, embedder, models, timing
 from mlaas.contracts import SearchRequest, SearchResult
 from mlaas.runtime import Context, Function, Response
 
@@ -15,7 +15,7 @@ def answer(request: SearchRequest) -> SearchResult:
     return SearchResult(results=results, truncated=truncated, index=index.version, model=loaded.version)
 
 
-function = Function("search", SearchRequest, SearchResult, answer)
+function = Function("search", SearchRequest, SearchResult, answer, batch.accept)
 
 
 def main(context: Context) -> Response:

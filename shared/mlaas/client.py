@@ -14,8 +14,9 @@ from typing import Any
 import requests
 from cloudevents.http import CloudEvent
 
-from . import events
+from . import events, references
 from .errors import InvalidRequest, Malformed, Unavailable
+from .settings import current
 
 __all__ = ["EVENTS", "REQUESTS", "Answer", "EventClient", "HttpClient", "Refused"]
 
@@ -112,12 +113,13 @@ class EventClient:
         self._consumer.seek_to_beginning(*self._partitions)
 
     def send(self, requested: Iterable[CloudEvent], *, structured: bool = False) -> int:
-        """Publish events, durably: returns how many when Kafka has acknowledged all of them. Raises Unavailable."""
+        """Publish events, durably: returns how many when Kafka has acknowledged all of them. Raises TooLarge, Unavailable."""
         from kafka.errors import KafkaError
 
         pending = []
         for event in requested:
             headers, key, value = events.to_kafka(event, structured=structured)
+            references.check_event_size(len(value) + sum(len(name) + len(text) for name, text in headers), current().max_event_bytes)
             pending.append(self._producer.send(REQUESTS, value=value, key=key, headers=headers))
         try:
             for future in pending:
@@ -140,12 +142,15 @@ class EventClient:
     def replies(
         self, ids: Sequence[str], *, seconds: float, until: Callable[[CloudEvent], bool] = lambda event: True
     ) -> dict[str, CloudEvent]:
-        """The first event caused by each of `ids` that satisfies `until`. Raises Unavailable when `seconds` have passed."""
+        """The first event caused by each of `ids` that satisfies `until`. Raises Unavailable when `seconds` have passed.
+
+        Data that a reply only refers to, because they are too large for an event, are read from the storage and verified.
+        """
         wanted, found = set(ids), {}
         for event in self.watch(seconds=seconds):
             cause = event.get("causationid")
             if cause in wanted and cause not in found and until(event):
-                found[cause] = event
+                found[cause] = references.resolved(event, current())
                 if len(found) == len(wanted):
                     return found
         raise Unavailable(
@@ -153,9 +158,9 @@ class EventClient:
             remedy="See `mlaas watch --dead-letters`; a redelivered request gives the same reply.",
         )
 
-    def ask(self, capability: str, request: Mapping[str, Any], *, seconds: float = 60.0) -> Answer:
+    def ask(self, capability: str, request: Mapping[str, Any], *, seconds: float = 60.0, idempotency_key: str | None = None) -> Answer:
         """Publish a request and wait for its reply. Raises Refused when the reply is a failure, Unavailable when none comes."""
-        event = events.new(capability, dict(request))
+        event = events.new(capability, dict(request), id=idempotency_key)
         started = time.perf_counter()
         self.send([event])
         reply = self.replies([event["id"]], seconds=seconds)[event["id"]]

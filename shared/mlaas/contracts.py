@@ -22,15 +22,19 @@ __all__ = [
     "ClassifyRequest",
     "ClassifyResult",
     "Contract",
+    "DatasetRef",
     "DatasetSummary",
     "FillMaskRequest",
     "FillMaskResult",
     "FilledText",
+    "IndexAfter",
     "IndexRequest",
     "LabelScore",
     "ModelRef",
     "ModelVersion",
     "Neighbour",
+    "OutputRef",
+    "Prediction",
     "SearchRequest",
     "SearchResult",
     "Stats",
@@ -44,6 +48,8 @@ StorageType = Literal["s3", "hugging_face_hub", "local"]
 Path_ = Annotated[str, Field(min_length=1, max_length=1024)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$", description="Lowercase letters, digits, `.`, `_` and `-`.")]
 Text = Annotated[str, Field(max_length=100_000)]
+Bytes = Annotated[int, Field(ge=0, description="Size of the file in bytes, verified when it is read.")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the file in hex, verified when it is read.")]
 TopK = Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -51,6 +57,11 @@ class Contract(BaseModel):
     """Base of every request and result: no unknown fields, no change after construction."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @property
+    def is_long_work(self) -> bool:
+        """Whether a function that both answers and accepts has to accept this request."""
+        return False
 
 
 class TokenizerRef(Contract):
@@ -77,16 +88,68 @@ class ModelRef(Contract):
         return self
 
 
-class PredictInput(Contract):
-    """The texts to predict for."""
+class LoaderKwargs(Contract):
+    """How the rows of a data set are read."""
 
-    input_text: list[Text] = Field(min_length=1, max_length=4096)
+    page_content_column: str = Field("text", min_length=1, max_length=200)
+    id_column: str | None = Field(None, max_length=200, description="Column of each row's id; in an index the row number by default.")
+
+
+class DatasetRef(Contract):
+    """A file of texts, or a folder of them: CSV, TSV, JSONL or Parquet."""
+
+    path: Path_
+    storage_type: Literal["s3", "local"] = "local"
+    size: Bytes | None = None
+    sha256: Sha256 | None = None
+    loader_kwargs: LoaderKwargs = LoaderKwargs()
+
+
+class OutputRef(Contract):
+    """Where the predictions for a data set are published; in the platform's exchange unless `path` says otherwise."""
+
+    path: Path_ | None = None
+    storage_type: Literal["s3", "local"] | None = Field(None, description="`local` by default; only with `path`.")
+    format: Literal["parquet", "jsonl"] = "parquet"
+    include_text: bool = Field(True, description="Whether each row of the result holds the text again.")
+
+    @model_validator(mode="after")
+    def _storage_of_a_path(self) -> OutputRef:
+        if self.storage_type and not self.path:
+            raise ValueError("`storage_type` says where `path` is: give `path` as well, or neither")
+        return self
+
+
+Output = Annotated[OutputRef | None, Field(description="Where the result of a `dataset` goes.")]
+
+
+class PredictInput(Contract):
+    """The texts to predict for, or a reference to a file of them."""
+
+    input_text: list[Text] | None = Field(None, min_length=1, max_length=4096)
+    dataset: DatasetRef | None = None
+
+    @model_validator(mode="after")
+    def _texts_or_dataset(self) -> PredictInput:
+        _one_of(self.input_text, self.dataset)
+        return self
 
 
 class SearchInput(Contract):
-    """The texts to search for."""
+    """The texts to search for, or a reference to a file of them."""
 
-    input_text: list[Text] = Field(min_length=1, max_length=256)
+    input_text: list[Text] | None = Field(None, min_length=1, max_length=256)
+    dataset: DatasetRef | None = None
+
+    @model_validator(mode="after")
+    def _texts_or_dataset(self) -> SearchInput:
+        _one_of(self.input_text, self.dataset)
+        return self
+
+
+def _one_of(input_text: list[str] | None, dataset: DatasetRef | None) -> None:
+    if (input_text is None) == (dataset is None):
+        raise ValueError("give either `input_text` or `dataset`, a reference to a file")
 
 
 class VectorStoreRef(Contract):
@@ -105,7 +168,26 @@ class VectorStoreRef(Contract):
         return self
 
 
-class ClassifyRequest(Contract):
+class Prediction(Contract):
+    """What the requests for predictions have in common: texts are answered at once, a `dataset` of them is long work."""
+
+    @property
+    def dataset_of_texts(self) -> DatasetRef | None:
+        """The reference to the texts, None if they are in the request."""
+        raise NotImplementedError
+
+    @property
+    def is_long_work(self) -> bool:
+        return self.dataset_of_texts is not None
+
+    @model_validator(mode="after")
+    def _output_of_a_dataset(self) -> Prediction:
+        if getattr(self, "output", None) and not self.is_long_work:
+            raise ValueError("`output` says where the result of a `dataset` goes; texts are answered in the reply")
+        return self
+
+
+class ClassifyRequest(Prediction):
     """Classify texts."""
 
     tokenizer: TokenizerRef | None = None
@@ -113,18 +195,28 @@ class ClassifyRequest(Contract):
     predict_input: PredictInput
     top_k: TopK = Field(1, description="Labels returned for each text, best first.")
     score_threshold: float | None = Field(None, ge=0, le=1, description="Leave out labels below this probability.")
+    output: Output = None
+
+    @property
+    def dataset_of_texts(self) -> DatasetRef | None:
+        return self.predict_input.dataset
 
 
-class FillMaskRequest(Contract):
+class FillMaskRequest(Prediction):
     """Fill every mask of every text."""
 
     tokenizer: TokenizerRef | None = None
     model: ModelRef
     predict_input: PredictInput
     top_k: TopK = Field(5, description="Candidates returned for each mask, best first.")
+    output: Output = None
+
+    @property
+    def dataset_of_texts(self) -> DatasetRef | None:
+        return self.predict_input.dataset
 
 
-class SearchRequest(Contract):
+class SearchRequest(Prediction):
     """Find the nearest documents of a vector store."""
 
     tokenizer: TokenizerRef | None = None
@@ -133,13 +225,11 @@ class SearchRequest(Contract):
     search_input: SearchInput
     top_k: TopK = Field(10, description="Documents returned for each text, nearest first.")
     score_threshold: float | None = Field(None, ge=0, description="Leave out documents farther away than this L2 distance.")
+    output: Output = None
 
-
-class LoaderKwargs(Contract):
-    """How documents are read from the data set."""
-
-    page_content_column: str = Field("text", min_length=1, max_length=200)
-    id_column: str | None = Field(None, max_length=200, description="Column of the document's id; the row number by default.")
+    @property
+    def dataset_of_texts(self) -> DatasetRef | None:
+        return self.search_input.dataset
 
 
 class DocumentsRef(Contract):
@@ -147,6 +237,8 @@ class DocumentsRef(Contract):
 
     path: Path_
     storage_type: StorageType = "local"
+    size: Bytes | None = None
+    sha256: Sha256 | None = None
     loader_kwargs: LoaderKwargs = LoaderKwargs()
 
 
@@ -201,6 +293,8 @@ class TrainDataset(Contract):
 
     path: Path_
     storage_type: StorageType = "local"
+    size: Bytes | None = None
+    sha256: Sha256 | None = None
     train_test_split: float = Field(0.1, gt=0, lt=1, description="Fraction of the rows held out for evaluation.")
     text_column: str = Field("text", min_length=1, max_length=200)
     label_column: str = Field("label", min_length=1, max_length=200)
@@ -355,11 +449,11 @@ class Progress(Contract):
 
 
 class Task(Contract):
-    """A training run or an index build: what was asked, how far it is, what came of it."""
+    """A training run, an index build or a prediction for a data set: what was asked, how far it is, what came of it."""
 
     task_id: str
     task_status: Literal["accepted", "running", "succeeded", "failed", "cancelled"]
-    capability: Literal["train", "index"]
+    capability: Literal["train", "index", "classify", "fill_mask", "search"]
     request: dict[str, Any]
     stats: Stats
     progress: Progress = Progress()
@@ -368,6 +462,7 @@ class Task(Contract):
     dataset: DatasetSummary = DatasetSummary()
     result: dict[str, Any] | None = None
     error: TaskError | None = None
+    omitted: list[str] | None = Field(None, description="Parts that were too large for this event; the task has them.")
 
 
 C = TypeVar("C", bound=Contract)

@@ -8,7 +8,7 @@ from typing import Any
 
 from cloudevents.http import CloudEvent
 
-from . import datasets, embedder, jobs, models, storage, vector_store
+from . import datasets, embedder, jobs, models, references, storage, vector_store
 from .catalog import Catalog, name_of
 from .contracts import IndexAfter, IndexRequest, ModelRef, parse
 from .documents import shared
@@ -59,7 +59,7 @@ def build(job: jobs.Job) -> dict[str, Any]:
     request = parse(IndexRequest, job.run.request)
     job.report({"phase": "load", "percent": 0.0})
     loaded = job.persist(lambda: models.load(request.model, request.tokenizer, settings=settings))
-    table = job.persist(lambda: storage.fetch(request.dataset.path, request.dataset.storage_type, settings=settings))
+    table = job.persist(lambda: references.fetch(request.dataset, part="dataset", settings=settings))
     total = sum(1 for _ in datasets.read(table, [request.dataset.loader_kwargs.page_content_column]))
 
     def progress(done: int) -> None:

@@ -19,7 +19,7 @@ from .settings import Settings, current
 if TYPE_CHECKING:
     from .vector_store import VectorStore
 
-__all__ = ["LoadedModel", "LoadedStore", "check", "check_dataset", "forget", "load", "load_store"]
+__all__ = ["LoadedModel", "LoadedStore", "check", "check_dataset", "check_store", "forget", "load", "load_store"]
 
 T = TypeVar("T")
 
@@ -158,6 +158,21 @@ def check(ref: ModelRef, *, settings: Settings) -> None:
             "there is no model at this path",
             field="model.path",
             remedy="Name a folder under the storage's root, or a catalog entry by `model.name`.",
+        )
+
+
+def check_store(ref: VectorStoreRef, *, settings: Settings) -> None:
+    """Raise NotFound unless the vector store of `ref` exists; nothing is fetched."""
+    if ref.name:
+        Catalog(shared(settings)).resolve("indexes", ref.name, alias=ref.alias)
+        return
+    with within("dataset"):
+        found = storage.exists(ref.path or "", ref.storage_type, settings=settings)
+    if not found:
+        raise NotFound(
+            "there is no vector store at this path",
+            field="dataset.path",
+            remedy="Name a folder under the storage's root, or a catalog entry by `dataset.name`.",
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from cloudevents.http import CloudEvent
 
-from . import events, metrics, timing
+from . import events, metrics, references, timing
 from .contracts import Contract, parse
 from .errors import InvalidRequest, Malformed, MlaasError, NotFound, Overloaded, TooLarge, Unavailable
 from .settings import current
@@ -56,7 +56,8 @@ class Function(Generic[R, S]):
 
     `answer` is pure: a request gives a result, and the reply event is `succeeded`. `accept` is for long work: it also
     gets the event that asked (made up for an HTTP request, from its Idempotency-Key) and returns the accepted event;
-    the third argument says whether that event has to go out by itself, because no broker waits for the reply.
+    the third argument says whether that event has to go out by itself, because no broker waits for the reply. A function
+    with both accepts the requests that are long work by what they say (`is_long_work`), and answers the others.
     `follows` are handlers of further event types, which answer nothing.
     """
 
@@ -82,11 +83,11 @@ class Function(Generic[R, S]):
 
     def describe(self) -> dict[str, Any]:
         """What GET / serves: which events the function takes and gives, and the JSON Schema of its request and reply."""
-        state = "accepted" if self.accept else "succeeded"
+        states = [*(["succeeded"] if self.answer else []), *(["accepted"] if self.accept else []), "failed"]
         return {
             "capability": self.capability,
             "takes": [events.event_type(self.capability, "requested"), *self.follows],
-            "gives": [events.event_type(self.capability, state), events.event_type(self.capability, "failed")],
+            "gives": [events.event_type(self.capability, state) for state in states],
             "request": self.request.model_json_schema(),
             "reply": self.result.model_json_schema(),
         }
@@ -100,10 +101,12 @@ class Function(Generic[R, S]):
             if not carried:
                 return self._http(request), {"outcome": "succeeded"}
             event = events.from_request(headers, request.get_data())
+            if event["type"] not in self.follows:
+                references.check_event_size(len(request.get_data()), current().max_event_bytes)
             reply, line = self._event(event, spans), {"id": event["id"], "type": event["type"], "outcome": "succeeded"}
             return (_event(reply) if reply else (b"", 204, {})), line
         except MlaasError as error:
-            if isinstance(error, TooLarge) and carried:
+            if isinstance(error, TooLarge) and carried and event is None:
                 event = _without_data(headers)
             return self._refusal(error, event)
         except Exception:
@@ -126,7 +129,7 @@ class Function(Generic[R, S]):
                 "the body is not JSON", field="$", remedy="Send a JSON object with Content-Type: application/json, or a CloudEvent."
             ) from None
         asked = parse(self.request, data)
-        if self.answer:
+        if self.answer and not self._has_to_accept(asked):
             return _json(self.answer(asked).model_dump(mode="json", exclude_none=True), 200)
         assert self.accept, "a function answers or accepts"
         cause = events.new(self.capability, data, source="/mlaas/http", id=request.headers.get("Idempotency-Key"))
@@ -143,11 +146,15 @@ class Function(Generic[R, S]):
                 remedy=f"Types are {events.event_type('<capability>', 'requested')} with one of {', '.join(events.CAPABILITIES)}.",
             )
         asked = parse(self.request, event.data)
-        if self.answer:
+        if self.answer and not self._has_to_accept(asked):
             result = self.answer(asked).model_dump(mode="json", exclude_none=True)
-            return events.reply(event, self.capability, "succeeded", result, servertiming=timing.server_timing(spans) or None)
+            reply = events.reply(event, self.capability, "succeeded", result, servertiming=timing.server_timing(spans) or None)
+            return references.fitted(reply, current())
         assert self.accept, "a function answers or accepts"
         return self.accept(asked, event, False)
+
+    def _has_to_accept(self, asked: R) -> bool:
+        return self.accept is not None and asked.is_long_work
 
     def _refusal(self, error: MlaasError, event: CloudEvent | None) -> tuple[Response, dict[str, Any]]:
         body = problem(error)

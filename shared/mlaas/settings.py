@@ -29,6 +29,13 @@ def _boolean(text: str) -> bool:
     return known[text.strip().lower()]
 
 
+def _place(text: str) -> str:
+    storage_type, _, path = text.partition(":")
+    if storage_type not in ("local", "s3") or not path.strip("/"):
+        raise ValueError(text)
+    return text.rstrip("/")
+
+
 def _setting(env: str, default: Any, cast: Callable[[str], Any], help: str, *, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"env": env, "cast": cast, "help": help})
 
@@ -59,6 +66,12 @@ class Settings:
         "K_EVENT_PATH", None, Path, "The event a job was started with: a file, or a folder that holds a file `event`; set by JobSink."
     )
     s3_endpoint: str | None = _setting("MLAAS_S3_ENDPOINT", None, str, "Endpoint of the S3 object store; AWS itself by default.")
+    exchange: str = _setting(
+        "MLAAS_EXCHANGE",
+        "local:exchange",
+        _place,
+        "Where the command line puts files for the platform and the platform puts large results: `local:PATH` or `s3:BUCKET/PREFIX`.",
+    )
     port: int = _setting("PORT", 8080, int, "Port a function listens on.")
     host: str = _setting("MLAAS_HOST", "0.0.0.0", str, "Address a function listens on.")  # noqa: S104 - a pod is reached from outside
     threads: int = _setting("MLAAS_THREADS", 4, int, "Requests a function answers at once.")
@@ -70,6 +83,12 @@ class Settings:
     )
     token_budget: int = _setting("MLAAS_TOKEN_BUDGET", 8192, int, "Tokens, padding included, that one inference batch may hold.")
     max_body_bytes: int = _setting("MLAAS_MAX_BODY_BYTES", 1024**2, int, "Largest request body in bytes.")
+    max_event_bytes: int = _setting(
+        "MLAAS_MAX_EVENT_BYTES", 256 * 1024, int, "Largest event in bytes; larger requests are refused, larger replies carry a reference."
+    )
+    batch_rows: int = _setting(
+        "MLAAS_BATCH_ROWS", 4096, int, "Rows of a file that are predicted and then kept: what a killed job repeats at most."
+    )
     stale_after: int = _setting("MLAAS_STALE_AFTER", 60, int, "Seconds without a heartbeat after which a running task is marked failed.")
     job_patience: int = _setting(
         "MLAAS_JOB_PATIENCE", 900, int, "Seconds that a job waits for a store that is away before it gives its attempt up."

@@ -1,14 +1,15 @@
 """What a task is and which changes are allowed.
 
-A task is a training run or an index build. Its document is also the ledger entry of the event that asked for it (its
-id is derived from the event's source and id, so a redelivered event finds the first outcome) and the outbox of the
-events that it owes: a final state and its completion event are one write.
+A task is a training run, an index build or the predictions for a data set. Its document is also the ledger entry of the
+event that asked for it (its id is derived from the event's source and id, so a redelivered event finds the first outcome)
+and the outbox of the events that it owes: a final state and its completion event are one write.
 
     accepted -> running -> succeeded | failed | cancelled        running -> accepted when a run is interrupted
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,12 +22,14 @@ from .contracts import Task, TaskError
 from .documents import Documents, Stored
 from .errors import InvalidRequest, MlaasError, NotFound, Unavailable
 from .heartbeats import Watch
+from .settings import current
 
 __all__ = ["FINAL", "MAX_ATTEMPTS", "Cancelled", "Run", "Superseded", "Tasks", "public"]
 
 FINAL = ("succeeded", "failed", "cancelled")
 MAX_ATTEMPTS = 3
 _COLLECTION = "tasks"
+_ENVELOPE_BYTES = 8192  # what an event needs beside its data
 
 
 class Cancelled(MlaasError):
@@ -234,8 +237,19 @@ def _finished(body: Mapping[str, Any], status: str, fields: Mapping[str, Any], n
     task = {**body, **fields, "task_status": status, "stats": stats}
     if status == "succeeded":
         task["progress"] = {"phase": "done", "percent": 100.0}
-    event = events.reply(events.from_json(body["accepted"]), body["capability"], status, public(task), subject=body["task_id"])
+    event = events.reply(events.from_json(body["accepted"]), body["capability"], status, _fitting(public(task)), subject=body["task_id"])
     return {**task, "outbox": [*body["outbox"], events.to_json(event)], "outbox_pending": True}
+
+
+def _fitting(task: dict[str, Any]) -> dict[str, Any]:
+    """The task without its largest parts, where an event with them would be too large."""
+    limit, omitted = current().max_event_bytes - _ENVELOPE_BYTES, []
+    for part in ("history", "evaluation"):
+        if len(json.dumps(task)) <= limit:
+            break
+        if task.pop(part, None):
+            omitted.append(part)
+    return {**task, "omitted": omitted} if omitted else task
 
 
 def _seconds(start: str, end: str) -> float:

@@ -167,6 +167,15 @@ def test_a_download_that_its_progress_stops_leaves_nothing(settings: Settings, f
     assert list((settings.downloads / "staging").iterdir()) == []
 
 
+def test_a_file_of_a_version_is_fetched_by_its_path(settings: Settings, folder: Path, at: str) -> None:
+    version = storage.publish(folder, at, "s3", "v1", settings=settings)
+    name = names(folder)[0]
+    for _ in range(2):
+        place = storage.fetch(f"{version}/{name}", "s3", settings=settings)
+        assert (place.name, place.read_bytes()) == (name, (folder / name).read_bytes())
+    assert not storage.exists(f"{version}/absent", "s3", settings=settings)
+
+
 def test_a_version_in_the_cache_costs_no_request_and_the_pointer_one(settings: Settings, relay: Relay, folder: Path, at: str) -> None:
     storage.publish(folder, at, "s3", "v1", settings=settings)
     storage.fetch(at, "s3", settings=settings)

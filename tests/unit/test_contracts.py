@@ -65,7 +65,7 @@ def test_an_unknown_field_is_refused_with_the_nearest_known_name(contract: Any, 
 def test_an_unknown_field_far_from_all_is_refused_with_the_list() -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse(ClassifyRequest, CLASSIFY | {"zzzzzz": 1})
-    assert caught.value.remedy == "Known fields here: tokenizer, model, predict_input, top_k, score_threshold."
+    assert caught.value.remedy == "Known fields here: tokenizer, model, predict_input, top_k, score_threshold, output."
 
 
 @pytest.mark.parametrize(

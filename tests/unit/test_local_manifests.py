@@ -47,6 +47,7 @@ def read(tmp_path):
         ),
         ("it.infn.mlaas.train.accepted.v1", {"events", "train-accepted"}),
         ("it.infn.mlaas.index.accepted.v1", {"events", "index-accepted"}),
+        *((f"it.infn.mlaas.{name}.accepted.v1", {"events", "batch-accepted"}) for name in ("classify", "fill_mask", "search")),
         ("it.infn.mlaas.train.succeeded.v1", {"events", "index-follows"}),
         ("it.infn.mlaas.classify.failed.v1", {"events"}),
         ("it.infn.mlaas.train.progressed.v1", {"events"}),
@@ -81,6 +82,7 @@ def test_the_base_wires_each_function_with_retries_and_dead_letters():
     assert manifests.sinks["dead-letters"] == "mlaas.dead-letters"
     assert manifests.jobs["train"].command == ("python", "-m", "mlaas.training.job")
     assert manifests.jobs["train"].backoff_limit == 3
+    assert manifests.jobs["batch"].command == ("python", "-m", "mlaas.batch")
     assert manifests.deployments["relay"].retention is None
 
 

@@ -44,7 +44,7 @@ def fetch(path: str, revision: str | None, settings: Settings, progress: Progres
 
 
 def exists(path: str, revision: str | None, settings: Settings) -> bool:
-    """Whether `fetch` would find something; costs up to four small requests."""
+    """Whether `fetch` would find something; costs up to five small requests."""
     where = _asked(path, revision)
     s3 = client(settings)
     try:

@@ -23,7 +23,19 @@ from .manifests import records
 from .paths import POINTER, is_safe_name, pointed_version
 from .s3_client import Location, is_absent, read
 
-__all__ = ["ATTEMPT", "COMPLETE", "IMMUTABLE", "Found", "Remote", "file_at", "find", "folder_at", "pointed", "version_at"]
+__all__ = [
+    "ATTEMPT",
+    "COMPLETE",
+    "IMMUTABLE",
+    "Found",
+    "Remote",
+    "file_at",
+    "file_of_version",
+    "find",
+    "folder_at",
+    "pointed",
+    "version_at",
+]
 
 COMPLETE = ".complete"
 ATTEMPT = ".attempt-"
@@ -82,7 +94,7 @@ def find(s3: Any, where: Location, revision: str | None) -> Found | None:
     version = version_at(s3, where)
     if version or revision is not None:
         return version
-    return folder_at(s3, where) or file_at(s3, where)
+    return folder_at(s3, where) or file_at(s3, where) or file_of_version(s3, where)
 
 
 def folder_at(s3: Any, where: Location) -> Found | None:
@@ -113,6 +125,16 @@ def file_at(s3: Any, where: Location) -> Found | None:
     remote = Remote(where.key, head["ContentLength"], etag=head["ETag"], sha256=head["Metadata"].get("sha256"))
     files = {where.key.rpartition("/")[2]: remote}
     return Found(where, _fingerprint(files), files, single=True)
+
+
+def file_of_version(s3: Any, where: Location) -> Found | None:
+    """The file `where` of the version whose folder it is in: a reader need not know that its object lies in an attempt."""
+    folder, _, name = where.key.rpartition("/")
+    version = version_at(s3, Location(where.bucket, folder)) if folder else None
+    if version is None or name not in version.files:
+        return None
+    remote = version.files[name]
+    return Found(where, remote.sha256 or IMMUTABLE, {name: remote}, single=True)
 
 
 def _fingerprint(files: Mapping[str, Remote]) -> str:

@@ -15,6 +15,7 @@ CLASSIFY: dict[str, Any] = {"model": {"name": "infn-structures"}, "predict_input
 FILL: dict[str, Any] = {"model": {"name": "physics-lm"}, "predict_input": {"input_text": ["the [MASK] boson"]}}
 SEARCH: dict[str, Any] = {"dataset": {"name": "abstracts"}, "search_input": {"input_text": ["neutrino"]}}
 INDEX: dict[str, Any] = {"model": {"name": "minilm"}, "dataset": {"path": "affiliations.tsv"}, "vector_store_save": {"path": "indexes/new"}}
+ROWS: dict[str, Any] = {"path": "affiliations.tsv", "loader_kwargs": {"page_content_column": "affiliation"}}
 TRAIN: dict[str, Any] = {
     "model": {"path": "checkpoints/tiny", "objective": "text-classification"},
     "dataset": {"path": "affiliations.tsv"},
@@ -66,6 +67,11 @@ def _event(what: str, function: str, body: bytes, where: str | None, **headers: 
         headers={name.replace("_", "-"): value for name, value in headers.items()},
         event_status=400,
     )
+
+
+def _of_rows(request: Mapping[str, Any] = CLASSIFY, **change: Any) -> dict[str, Any]:
+    """`request` for a data set instead of texts."""
+    return {**request, "predict_input": {"dataset": {**ROWS, **change}}}
 
 
 _STRUCTURED = "application/cloudevents+json"
@@ -137,6 +143,19 @@ CASES: tuple[Case, ...] = (
         "dataset.storage_type",
     ),
     _json("documents that are not there", "index", {**INDEX, "dataset": {"path": "absent.csv"}}, 404, "dataset.path"),
+    _json("neither texts nor a data set", "classify", {**CLASSIFY, "predict_input": {}}, 422, "predict_input"),
+    _json("texts and a data set", "search", {**SEARCH, "search_input": {"input_text": ["x"], "dataset": ROWS}}, 422, "search_input"),
+    _json("texts with an output", "classify", {**CLASSIFY, "output": {"format": "jsonl"}}, 422, "$"),
+    _json("a data set of texts that is not there", "classify", _of_rows(path="absent.csv"), 404, "predict_input.dataset.path"),
+    _json("texts in a path that leaves the root", "fill_mask", _of_rows(FILL, path="../x.csv"), 422, "predict_input.dataset.path"),
+    _json("texts on the hub", "classify", _of_rows(storage_type="hugging_face_hub"), 422, "predict_input.dataset.storage_type"),
+    _json("a sha256 that is none", "classify", _of_rows(sha256="abc"), 422, "predict_input.dataset.sha256"),
+    _json("a negative size", "index", {**INDEX, "dataset": {"path": "affiliations.tsv", "size": -1}}, 422, "dataset.size"),
+    _json("an unknown model for a data set", "classify", {**_of_rows(), "model": {"name": "absent"}}, 404, "model.name"),
+    _json("a data set for a model of another objective", "fill_mask", _of_rows(), 422, "model.objective"),
+    _json("a data set for an unknown index", "search", {"dataset": {"name": "no"}, "search_input": {"dataset": ROWS}}, 404, "dataset.name"),
+    _json("an unknown format of the output", "classify", {**_of_rows(), "output": {"format": "csv"}}, 422, "output.format"),
+    _json("an output outside the root", "classify", {**_of_rows(), "output": {"path": "../out"}}, 422, "output.path"),
     _json("10 MB of text", "classify", {**CLASSIFY, "predict_input": {"input_text": ["x" * 10_000_000]}}, 413, "$"),
     _event("an event without an id", "classify", b"{}", "id", ce_id=""),
     _event("an event without a source", "classify", b"{}", "source", ce_source=""),

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from .. import jobs, storage
+from .. import jobs, references, storage
 from ..contracts import TrainRequest, parse
 from .publish import publish
 
@@ -28,7 +28,7 @@ def work(job: jobs.Job) -> dict[str, Any]:
     sources = Sources(
         checkpoint=fetch(request.model.path, request.model.storage_type, request.model.revision),
         tokenizer=fetch(tokenizer.path, tokenizer.storage_type) if tokenizer else None,
-        table=fetch(request.dataset.path, request.dataset.storage_type),
+        table=job.persist(lambda: references.fetch(request.dataset, part="dataset", settings=settings)),
     )
 
     def report(report: Report) -> None:

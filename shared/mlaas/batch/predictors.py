@@ -1,0 +1,109 @@
+"""From a request to what predicts: texts in, one row of columns for each out, with the Parquet schema of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import classifier, embedder, mask_filler, models
+from ..contracts import ClassifyRequest, FillMaskRequest, ModelVersion, SearchRequest
+from ..settings import Settings
+from .accept import BatchRequest
+
+__all__ = ["Predictor", "load", "schema"]
+
+Columns = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """What predicts. `versions` are what answers, as a result names it: `model`, and `index` for a search.
+
+    `predict` gives a row of the columns `fields` (name to Parquet type) for each text.
+    """
+
+    versions: Mapping[str, ModelVersion]
+    fields: Mapping[str, Any]
+    predict: Callable[[Sequence[str]], list[Columns]]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """sha256 of each of `versions`."""
+        return {name: version.digest for name, version in self.versions.items()}
+
+
+def load(request: BatchRequest, settings: Settings) -> Predictor:
+    """The loaded model, and index. Raises NotFound, InvalidRequest or Unavailable."""
+    if isinstance(request, ClassifyRequest):
+        return _classifier(request, settings)
+    if isinstance(request, FillMaskRequest):
+        return _mask_filler(request, settings)
+    return _searcher(request, settings)
+
+
+def schema(request: BatchRequest, predictor: Predictor) -> Any:
+    """The pyarrow schema of the result: `row`, `id` and `text` where they are asked for, and the predictor's columns."""
+    import pyarrow
+
+    texts = request.dataset_of_texts
+    first = [("row", pyarrow.int64())]
+    if texts and texts.loader_kwargs.id_column:
+        first.append(("id", pyarrow.string()))
+    if not request.output or request.output.include_text:
+        first.append(("text", pyarrow.string()))
+    return pyarrow.schema([*first, *predictor.fields.items()])
+
+
+def _classifier(request: ClassifyRequest, settings: Settings) -> Predictor:
+    import pyarrow
+
+    loaded = models.load(request.model, request.tokenizer, settings=settings)
+    fields = {"label": pyarrow.string(), "score": pyarrow.float64(), "truncated": pyarrow.bool_()}
+    if request.top_k > 1:
+        fields["scores"] = pyarrow.list_(_struct(label=pyarrow.string(), score=pyarrow.float64()))
+
+    def predict(texts: Sequence[str]) -> list[Columns]:
+        found = classifier.classify(loaded.model, texts, request.top_k, request.score_threshold)
+        return [one.model_dump(include=set(fields)) for one in found]
+
+    return Predictor(versions={"model": loaded.version}, fields=fields, predict=predict)
+
+
+def _mask_filler(request: FillMaskRequest, settings: Settings) -> Predictor:
+    import pyarrow
+
+    loaded = models.load(request.model, request.tokenizer, settings=settings)
+    candidate = _struct(token=pyarrow.string(), probability=pyarrow.float64())
+    fields = {"filled": pyarrow.string(), "masks": pyarrow.list_(pyarrow.list_(candidate)), "truncated": pyarrow.bool_()}
+
+    def predict(texts: Sequence[str]) -> list[Columns]:
+        return [one.model_dump() for one in mask_filler.fill_masks(loaded.model, texts, request.top_k)]
+
+    return Predictor(versions={"model": loaded.version}, fields=fields, predict=predict)
+
+
+def _searcher(request: SearchRequest, settings: Settings) -> Predictor:
+    import pyarrow
+
+    index = models.load_store(request.dataset, settings=settings)
+    loaded = models.load(request.model or index.model, request.tokenizer, settings=settings)
+    index.store.require_model(loaded.version.digest)
+    neighbour = _struct(id=pyarrow.string(), score=pyarrow.float64(), text=pyarrow.string())
+    fields = {"neighbours": pyarrow.list_(neighbour), "truncated": pyarrow.bool_()}
+
+    def predict(texts: Sequence[str]) -> list[Columns]:
+        vectors, truncated = embedder.embed(loaded.model, texts)
+        results = index.store.search(vectors, request.top_k, request.score_threshold)
+        return [
+            {"neighbours": [one.model_dump(exclude={"metadata"}) for one in near], "truncated": cut}
+            for near, cut in zip(results, truncated, strict=True)
+        ]
+
+    return Predictor(versions={"model": loaded.version, "index": index.version}, fields=fields, predict=predict)
+
+
+def _struct(**fields: Any) -> Any:
+    import pyarrow
+
+    return pyarrow.struct(list(fields.items()))

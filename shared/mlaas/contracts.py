@@ -278,6 +278,25 @@ class Optimizer(Contract):
     weight_decay_rate: float = Field(0.01, ge=0, le=1)
 
 
+class EarlyStopping(Contract):
+    """Stop when the evaluation after each epoch gets no better."""
+
+    patience: int = Field(2, ge=1, le=1000, description="Evaluations in a row without improvement after which the run stops.")
+    metric: str = Field("loss", min_length=1, max_length=100, description="A figure of the evaluation, such as `loss` or `accuracy`.")
+    min_delta: float = Field(0.0, ge=0, description="What counts as an improvement: more than this.")
+
+
+class Lora(Contract):
+    """Train small matrices beside the frozen weights (LoRA, Hu et al. 2021); they are merged into the weights before the export."""
+
+    rank: int = Field(8, ge=1, le=1024)
+    alpha: float = Field(16.0, gt=0, description="The update is scaled by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
+        None, min_length=1, max_length=64, description="Names of the layers that are adapted, such as `query`; the attention's by default."
+    )
+
+
 class ModelTrain(Contract):
     """How to train."""
 
@@ -286,6 +305,20 @@ class ModelTrain(Contract):
     optimizer: Optimizer = Optimizer()
     max_length: int | None = Field(None, ge=8, le=8192, description="Tokens per text; the model's own maximum by default.")
     seed: int = Field(0, ge=0, lt=2**32)
+    gradient_accumulation: int = Field(1, ge=1, le=4096, description="Batches of one optimizer step.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="What the model computes in; `auto` is bf16 where the hardware has it. Weights are kept in fp32."
+    )
+    gradient_checkpointing: bool = Field(False, description="Compute activations twice instead of keeping them: less memory, more time.")
+    early_stopping: EarlyStopping | None = None
+    keep: Literal["best", "last"] | None = Field(
+        None, description="Which epoch's weights are published, by the metric of `early_stopping`; `best` with early stopping, else `last`."
+    )
+    lora: Lora | None = None
+    checkpoint_minutes: float = Field(10.0, gt=0, le=1440, description="Minutes between checkpoints, from which a killed run goes on.")
+    deadline_minutes: float | None = Field(
+        None, gt=0, le=100_000, description="Minutes after which the run stops and publishes what it has."
+    )
 
 
 class TrainDataset(Contract):

@@ -33,7 +33,7 @@ from .errors import InvalidRequest, MlaasError, Unavailable
 from .settings import Settings, current
 from .tasks import Cancelled, Run, Superseded, Tasks
 
-__all__ = ["Job", "exit_with", "main", "read_event", "workspace"]
+__all__ = ["Job", "Stopped", "exit_with", "main", "read_event", "uninterrupted", "workspace"]
 
 HEARTBEAT_SECONDS = 5.0
 PROGRESS_EVENT_SECONDS = 2.0
@@ -121,6 +121,7 @@ def read_event(settings: Settings) -> CloudEvent:
 def main(work: Callable[[Job], dict[str, Any]]) -> int:
     """Do `work` for the event of this process and bring its task to a final state; the process' exit status."""
     logs.configure()
+    _signals.asked = False
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
@@ -194,8 +195,33 @@ def _error(detail: str, field: str | None = None, remedy: str | None = None, err
     return {"error": TaskError(detail=detail, field=field, remedy=remedy, error_id=error_id).model_dump(exclude_none=True)}
 
 
+@dataclass
+class _Signals:
+    """Whether this process was told to stop while it could not."""
+
+    held: int = 0
+    asked: bool = False
+
+
+_signals = _Signals()
+
+
 def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise Stopped
+    first, _signals.asked = not _signals.asked, True
+    if first and not _signals.held:  # a second signal must not disturb what the first one has set off
+        raise Stopped
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A block that is done whole: whoever tells the process to stop meanwhile is heard at its end. For steps, not for minutes."""
+    _signals.held += 1
+    try:
+        yield
+    finally:
+        _signals.held -= 1
+    if _signals.asked and not _signals.held:
+        raise Stopped
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from mlaas.training.checkpoints import open_checkpoint
 from mlaas.training.export import export
 from mlaas.training.loop import fit
 from mlaas.training.objectives import Scored, Tally
-from mlaas.training.optimization import HEAD_FACTOR, has_bf16, optimizer, rate_at
+from mlaas.training.optimization import HEAD_FACTOR, Compute, has_bf16, optimizer, rate_at
 from mlaas.training.progress import Meter, Report
 from mlaas.training.run import Outcome, Sources, train
 
@@ -310,7 +310,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_learning_rate() ->
             return Tally()
 
     with pytest.raises(InvalidRequest, match="no longer a number") as caught:
-        fit(Exploding(), asking().model_train, Meter(report=lambda report: None), torch.device("cpu"))  # type: ignore[arg-type]
+        fit(Exploding(), asking().model_train, Meter(report=lambda report: None), Compute(torch.device("cpu")))  # type: ignore[arg-type]
     assert caught.value.field == "model_train.optimizer.init_lr"
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from .. import jobs, references, storage
 from ..contracts import TrainRequest, parse
+from ..tasks import Cancelled
+from .drafts import StoredDrafts
 from .publish import publish
 
 __all__ = ["work"]
@@ -36,12 +38,20 @@ def work(job: jobs.Job) -> dict[str, Any]:
         job.report(progress, history=report.history)
 
     with jobs.workspace(settings) as folder:
-        outcome = train(request, sources, folder / "bundle", report)
+        drafts = StoredDrafts(request.model_save, job.run.task_id, settings, folder)
+        try:
+            outcome = train(request, sources, folder / "bundle", report, drafts.of)
+        except Cancelled:
+            if job.tasks.get(job.run.task_id)["stats"]["attempts"] == job.run.attempt:  # else they are another run's by now
+                drafts.clear()
+            raise
         job.report({"phase": "publish", "percent": 100.0})
         evaluation, task_id = outcome.evaluation, job.run.task_id
         entry = job.persist(lambda: publish(outcome.bundle, request.model_save, settings, evaluation=evaluation, task_id=task_id))
+        drafts.clear()
     model = {name: entry[name] for name in ("name", "version", "digest", "objective", "path", "storage_type")}
-    return {"result": {"model": model}, "history": outcome.history, "evaluation": outcome.evaluation, "dataset": outcome.dataset}
+    result = {"model": model} | ({"stopped": outcome.stopped} if outcome.stopped else {})
+    return {"result": result, "history": outcome.history, "evaluation": outcome.evaluation, "dataset": outcome.dataset}
 
 
 if __name__ == "__main__":

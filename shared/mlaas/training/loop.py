@@ -1,109 +1,175 @@
-"""The optimization loop, and the evaluation over the held-out rows."""
+"""The optimization loop with its checkpoints, and the evaluation over the held-out rows."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any, Literal
 
 import torch
 
+from .. import jobs
 from ..contracts import ModelTrain
-from ..errors import InvalidRequest
+from .batches import Batch
+from .drafts import Drafts
+from .judge import Judge
+from .keeper import Keeper
 from .objectives import Tally, Task
-from .optimization import autocast, optimizer, rate_at
+from .optimization import Compute
 from .progress import Meter
+from .snapshot import Tensors, load_weights, trained
+from .steps import Stepper, grouped
 
-__all__ = ["CLIP", "fit", "measure"]
+__all__ = ["Fitted", "fit", "measure"]
 
-CLIP = 1.0  # the largest norm of a gradient
 POINTS = 40  # of the curve in history["steps"]
 
 
-def fit(task: Task, settings: ModelTrain, meter: Meter, where: torch.device) -> Tally:
-    """Train `task.model` in place; `meter.history` gets figures per epoch and per some steps. Returns the last evaluation.
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What came of the loop: the evaluation of the weights that are now in the model, and why it ended before its last epoch."""
 
-    Raises InvalidRequest if the loss is no longer a number.
+    tally: Tally
+    stopped: Literal["deadline", "early"] | None
+    best_step: int | None
+
+
+@dataclass(kw_only=True)
+class Position:
+    """Where in the data a run is: `done` optimizer steps of `epoch` are behind it. JSON serialisable."""
+
+    epoch: int = 0
+    done: int = 0
+    loss: float = 0.0  # the sum over the steps of the epoch
+    recent: list[float] = field(default_factory=list)  # losses since the last point of the curve
+
+
+def fit(task: Task, settings: ModelTrain, meter: Meter, compute: Compute, drafts: Drafts | None = None) -> Fitted:
+    """Train `task.model` in place; `meter.history` gets figures per epoch and per some steps.
+
+    With `drafts` the run goes on where its last checkpoint was, and ends as if it had never been killed. Raises InvalidRequest
+    if the loss is no longer a number.
     """
-    task.model.to(where)
-    steps = settings.epochs * task.steps_per_epoch
-    run = _Run(task, settings, meter, where, steps)
-    meter.steps, meter.steps_per_epoch = steps, task.steps_per_epoch
-    meter.history.update(loss=[], accuracy=[], validation_loss=[], steps=[])
-    tally = task.tally()
-    for epoch in range(settings.epochs):
-        meter.phase("train")
-        loss = run.epoch(epoch)
-        meter.phase("evaluate")
-        tally = measure(task, meter, where)
-        meter.history["loss"].append(round(loss, 6))
-        meter.history["accuracy"].append(round(tally.accuracy, 6))
-        meter.history["validation_loss"].append(round(tally.loss, 6))
-    return tally
+    task.model.to(compute.where)
+    return _Run(task, settings, meter, compute, drafts).run()
 
 
 class _Run:
-    def __init__(self, task: Task, settings: ModelTrain, meter: Meter, where: torch.device, steps: int) -> None:
-        self.task, self.settings, self.meter, self.where, self.steps = task, settings, meter, where, steps
-        self.optimizer = optimizer(task.model, settings.optimizer, task.fresh)
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.every = max(1, -(-steps // POINTS))
-        self.recent: list[float] = []
+    def __init__(self, task: Task, settings: ModelTrain, meter: Meter, compute: Compute, drafts: Drafts | None) -> None:
+        self.task, self.settings, self.meter, self.compute = task, settings, meter, compute
+        self.per_epoch = -(-task.steps_per_epoch // settings.gradient_accumulation)
+        meter.steps, meter.steps_per_epoch = settings.epochs * self.per_epoch, self.per_epoch
+        meter.history.update(loss=[], accuracy=[], validation_loss=[], steps=[])
+        self.stepper = Stepper(task, settings, compute, meter.steps)
+        self.judge = Judge.of(settings)
+        self.position = Position()
+        self.best: Tensors | None = None
+        self.tally: Tally | None = None  # of the weights to publish, once they are known
+        self.keeper = Keeper(drafts, settings.checkpoint_minutes * 60, task.model, self.stepper.optimizer)
+        self.every = max(1, -(-meter.steps // POINTS))
 
-    def epoch(self, number: int) -> float:
-        """One pass over the training batches; the mean loss of its steps."""
+    def run(self) -> Fitted:
+        self._resume()
+        try:
+            while not (stopped := self._stopped()) and self.position.epoch < self.settings.epochs:
+                self._epoch()
+                self._evaluate()
+        except jobs.Stopped:
+            if self.meter.step:
+                self.keeper.hurry(self._state(), self.best, self.judge.step)
+            raise
+        if self.best is not None:
+            load_weights(self.task.model, self.best)
+        if self.tally is None:  # resumed after the last evaluation
+            self.meter.phase("evaluate")
+            self.tally = measure(self.task, self.meter, self.compute)
+        return Fitted(tally=self.tally, stopped=stopped, best_step=self.judge.step if self.judge.keeps_best else None)
+
+    def _epoch(self) -> None:
+        """What is left of the epoch's training batches."""
+        self.meter.phase("train")
         self.task.model.train()
-        losses = []
-        for batch in self.task.batches(number):
-            losses.append(self.step(batch))
-            self.meter.trained(batch.tokens, losses[-1])
-            self.note(losses[-1])
-        return sum(losses) / len(losses)
+        for batches in self._groups():
+            with jobs.uninterrupted():  # so that model, optimizer and position always belong to one step
+                loss = self.stepper.step(batches, self.meter.step)
+                self._count(sum(batch.tokens for batch in batches), loss)
+            self.meter.tick()
+            if self._late():
+                return
+            if self.position.done < self.per_epoch and self.keeper.due():
+                self.keeper.save(self._state(), self.best, self.judge.step)
 
-    def step(self, batch: Any) -> float:
-        """One optimizer step; its loss."""
-        factor = rate_at(self.meter.step, self.steps, self.settings.optimizer.num_warm_steps)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        with autocast(self.where):
-            scored = self.task.score(batch.to(self.where))
-        loss = scored.loss
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.task.model.parameters(), CLIP)
-        value = float(loss)
-        if not (math.isfinite(value) and math.isfinite(float(norm))):
-            raise InvalidRequest(
-                f"the loss is no longer a number after {self.meter.step} steps",
-                field="model_train.optimizer.init_lr",
-                remedy="Lower `init_lr` (5e-5 is usual) or raise `num_warm_steps`; or give another checkpoint, this one may be damaged.",
-            )
-        self.optimizer.step()
-        return value
+    def _groups(self) -> Iterator[list[Batch]]:
+        size = self.settings.gradient_accumulation
+        return islice(grouped(self.task.batches(self.position.epoch), size), self.position.done, None)
 
-    def note(self, loss: float) -> None:
-        """Add a point to the curve every so many steps: the mean loss since the last one."""
-        self.recent.append(loss)
-        if self.meter.step % self.every == 0 or self.meter.step == self.steps:
-            rate = self.settings.optimizer.init_lr * rate_at(self.meter.step - 1, self.steps, self.settings.optimizer.num_warm_steps)
-            self.meter.history["steps"].append(
-                {
-                    "step": self.meter.step,
-                    "loss": round(sum(self.recent) / len(self.recent), 6),
-                    "learning_rate": rate,
-                    "seconds": round(self.meter.training_seconds, 3),
-                }
-            )
-            self.recent.clear()
+    def _count(self, tokens: int, loss: float) -> None:
+        """Note a step, and every so many steps a point of the curve: the mean loss since the last one."""
+        rate, position = self.stepper.rate(self.meter.step), self.position
+        self.meter.count(tokens, loss, rate)
+        position.done, position.loss = position.done + 1, position.loss + loss
+        position.recent.append(loss)
+        if self.meter.step % self.every == 0 or self.meter.step == self.meter.steps:
+            point = {"step": self.meter.step, "loss": round(sum(position.recent) / len(position.recent), 6), "learning_rate": rate}
+            self.meter.history["steps"].append({**point, "seconds": round(self.meter.training_seconds, 3)})
+            position.recent.clear()
+
+    def _evaluate(self) -> None:
+        """Evaluate the weights as they are; note, judge and keep them."""
+        self.meter.phase("evaluate")
+        tally = measure(self.task, self.meter, self.compute)
+        history = self.meter.history
+        history["loss"].append(round(self.position.loss / self.position.done, 6))
+        history["accuracy"].append(round(tally.accuracy, 6))
+        history["validation_loss"].append(round(tally.loss, 6))
+        best = self.judge.active and self.judge.judge(self.task.evaluation(tally), self.meter.step)
+        if best or not self.judge.keeps_best:
+            self.tally = tally
+        if best and self.judge.keeps_best:
+            self.best = {name: tensor.clone().cpu() for name, tensor in trained(self.task.model).items()}
+        self.position = Position(epoch=self.position.epoch + 1, recent=self.position.recent)
+        if self.keeper.worthwhile():
+            self.keeper.save(self._state(), self.best, self.judge.step)
+
+    def _stopped(self) -> Literal["deadline", "early"] | None:
+        if self.judge.exhausted:
+            return "early"
+        # An epoch that was begun takes one more step and is evaluated, so that the history says what is published.
+        return "deadline" if self._late() and self.meter.step and not self.position.done else None
+
+    def _late(self) -> bool:
+        return self.settings.deadline_minutes is not None and self.meter.elapsed >= self.settings.deadline_minutes * 60
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "position": asdict(self.position),
+            "meter": self.meter.state(),
+            "judge": self.judge.state(),
+            "stepper": self.stepper.state(),
+        }
+
+    def _resume(self) -> None:
+        found = self.keeper.resume()
+        if found is None:
+            return
+        state, self.best = found
+        self.position = Position(**state["position"])
+        self.meter.restore(state["meter"])
+        self.judge.restore(state["judge"])
+        self.stepper.restore(state["stepper"])
+        for epoch in range(self.position.epoch):  # epochs draw from what the ones before have left
+            next(iter(self.task.batches(epoch)), None)
 
 
-def measure(task: Task, meter: Meter, where: torch.device) -> Tally:
+def measure(task: Task, meter: Meter, compute: Compute) -> Tally:
     """Predict all held-out batches with `task.model`, and add them up."""
     task.model.eval()
     tally = task.tally()
     with torch.inference_mode():
         for batch in task.held_out():
-            there = batch.to(where)
-            with autocast(where):
+            there = batch.to(compute.where)
+            with compute.autocast():
                 scored = task.score(there)
             tally.add(there, scored)
             meter.tick()

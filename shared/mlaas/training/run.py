@@ -16,9 +16,11 @@ from ..contracts import TrainRequest
 from ..errors import InvalidRequest
 from .checkpoints import Checkpoint, open_checkpoint
 from .export import Serving, created_by, staged, write_graph, write_manifest
-from .loop import fit
-from .objectives import Preparation, Tally, Task, prepare
-from .optimization import device
+from .drafts import Drafts
+from .fingerprint import fingerprint
+from .loop import Fitted, fit
+from .objectives import Preparation, Task, prepare
+from .optimization import Compute, compute, device
 from .parity import compare, sample
 from .progress import Meter, Report
 from .quiet import quiet
@@ -45,30 +47,42 @@ class Outcome:
     evaluation: dict[str, Any]
     dataset: dict[str, Any]
     provenance: dict[str, Any]
+    stopped: str | None = None
 
 
-def train(request: TrainRequest, sources: Sources, out: Path, report: Callable[[Report], None]) -> Outcome:
+def train(
+    request: TrainRequest,
+    sources: Sources,
+    out: Path,
+    report: Callable[[Report], None],
+    drafts: Callable[[str], Drafts] | None = None,
+) -> Outcome:
     """Train as `request` says and leave a bundle in the folder `out`, which is new or empty.
 
-    The same on one machine for the same seed. An exception from `report` cancels: it passes through, and nothing is left in
+    The same on one machine for the same seed. `drafts` gives the place of the checkpoints for a fingerprint of what they
+    depend on: with it a run goes on where one that was killed had its last checkpoint. `stopped` of the outcome says why a
+    run ended before its last epoch. An exception from `report` cancels: it passes through, and nothing is left in
     `out`. Raises InvalidRequest for data or settings that cannot work, ParityError if the export is not faithful.
     """
     check(str(request.model.objective))
     meter = Meter(report=report)
     where = device()
+    computing = compute(request.model_train.precision, where)
     with quiet(), _repeatable(request.model_train.seed, where), _memory_errors():
         meter.phase("prepare")
         checkpoint = open_checkpoint(sources.checkpoint, sources.tokenizer)
         max_length = _max_length(request, checkpoint)
         task = prepare(Preparation(request=request, checkpoint=checkpoint, table=sources.table, max_length=max_length, tick=meter.tick))
-        tally = fit(task, request.model_train, meter, where)
-        made = {**_provenance(request, checkpoint), "training": {"device": where.type, "steps": meter.steps, **task.notes}}
+        kept = drafts(fingerprint(request, checkpoint, sources)) if drafts else None
+        fitted = fit(task, request.model_train, meter, computing, kept)
+        made = {**_provenance(request, checkpoint), "training": {**_how(computing, meter, fitted), **task.notes}}
         with staged(out) as folder:
-            evaluation = _publishable(task, tally, request, checkpoint, max_length, made, folder, meter)
+            evaluation = _publishable(task, fitted, request, checkpoint, max_length, made, folder, meter)
     return Outcome(
         bundle=open_bundle(out),
         history=meter.history,
         evaluation=evaluation,
+        stopped=fitted.stopped,
         provenance=made,
         dataset={**task.dataset, "tokens_trained": meter.tokens, "tokens_per_second": meter.tokens_per_second},
     )
@@ -76,7 +90,7 @@ def train(request: TrainRequest, sources: Sources, out: Path, report: Callable[[
 
 def _publishable(
     task: Task,
-    tally: Tally,
+    fitted: Fitted,
     request: TrainRequest,
     checkpoint: Checkpoint,
     max_length: int,
@@ -92,7 +106,13 @@ def _publishable(
     parity = compare(task.model, folder / "model.onnx", sample(task.held_out()), meter.tick)
     write_manifest(folder, Serving(objective=objective, labels=task.labels, max_length=max_length), {**made, "parity": parity})
     meter.tick()
-    return {**task.evaluation(tally), "parity": parity}
+    return {**task.evaluation(fitted.tally), "parity": parity}
+
+
+def _how(computing: Compute, meter: Meter, fitted: Fitted) -> dict[str, Any]:
+    how = {"device": computing.where.type, "precision": computing.name, "precision_note": computing.note, "steps": meter.step}
+    more = {"best_step": fitted.best_step, "stopped": fitted.stopped}
+    return {name: value for name, value in (how | more).items() if value is not None}
 
 
 def _max_length(request: TrainRequest, checkpoint: Checkpoint) -> int:

@@ -89,9 +89,13 @@ class Settings:
     batch_rows: int = _setting(
         "MLAAS_BATCH_ROWS", 4096, int, "Rows of a file that are predicted and then kept: what a killed job repeats at most."
     )
-    stale_after: int = _setting("MLAAS_STALE_AFTER", 60, int, "Seconds without a heartbeat after which a running task is marked failed.")
     job_patience: int = _setting(
         "MLAAS_JOB_PATIENCE", 900, int, "Seconds that a job waits for a store that is away before it gives its attempt up."
+    )
+    # Longer than a controller takes to start a killed job again (Kubernetes: 10 s, then 20 s), and with the relay's sweeps below a minute.
+    stale_after: int = _setting("MLAAS_STALE_AFTER", 45, int, "Seconds without a heartbeat after which a running task is marked failed.")
+    grace_seconds: float = _setting(
+        "MLAAS_GRACE_SECONDS", 2.0, float, "Seconds that a training which is told to stop may take to write a checkpoint."
     )
     hub_allowed: bool = _setting("MLAAS_HUB_ALLOWED", True, _boolean, "Whether `hugging_face_hub` may be used as storage.")
 

@@ -161,6 +161,57 @@ def test_a_job_that_is_stopped_gives_its_task_back_and_one_that_is_killed_is_run
     assert owed() == ["cancelled"]
 
 
+@pytest.mark.training
+def test_a_training_that_is_killed_and_stopped_goes_on_from_its_checkpoints_to_the_very_same_model(home: Settings, tmp_path: Path) -> None:
+    from mlaas.testing.tiny_checkpoints import write_checkpoint, write_rows
+
+    if not (home.artefacts / "checkpoints" / "bert").exists():
+        write_checkpoint(home.artefacts / "checkpoints" / "bert")
+    write_rows(home.artefacts / "rows.jsonl")
+    often = {"epochs": 16, "batch_size": 4, "optimizer": {"init_lr": 3e-3}, "checkpoint_minutes": 0.002}
+    request = TRAIN | {"model_train": often}
+    tasks = Tasks(shared())
+    whole, folder = accepted("train", request | {"model_save": {"path": "models/whole"}}, tmp_path / "whole")
+    assert run("mlaas.training.job", folder) == 0
+    task_id, folder = accepted("train", request | {"model_save": {"path": "models/broken"}}, tmp_path / "broken")
+    drafts = home.artefacts / "models" / "broken" / f".draft-{task_id}"
+
+    def begun(after: int) -> tuple[subprocess.Popen[bytes], int]:
+        """A job that has written a checkpoint beyond step `after`, and the step of that."""
+        process, deadline = start("mlaas.training.job", folder), time.monotonic() + 60
+        while (step := checkpoint_step(drafts)) <= after:
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.01)
+        return process, step
+
+    killed, step = begun(20)
+    killed.kill()
+    killed.communicate()
+    stopped, step = begun(step + 20)
+    stopped.send_signal(signal.SIGTERM)
+    log = stopped.communicate(timeout=60)[1]
+    assert b"checkpoint.resumed" in log
+    assert tasks.get(task_id)["task_status"] == "accepted"
+    assert checkpoint_step(drafts) >= step
+    assert run("mlaas.training.job", folder) == 0
+    task, reference = tasks.get(task_id), tasks.get(whole)
+    assert task["task_status"] == "succeeded", task.get("error")
+    assert task["result"]["model"]["digest"] == reference["result"]["model"]["digest"]
+    assert [point["step"] for point in task["history"]["steps"]] == [point["step"] for point in reference["history"]["steps"]]
+    assert task["history"]["loss"] == reference["history"]["loss"]
+    assert not drafts.exists()
+
+
+def checkpoint_step(drafts: Path) -> int:
+    """The step of the last complete checkpoint, -1 without one."""
+    try:
+        stored = json.loads((drafts / "manifest.json").read_text())["files"]["state.json"]["stored"]
+        return int(json.loads((drafts / stored).read_text())["meter"]["step"])
+    except FileNotFoundError:  # none yet, or just replaced by the next one
+        return -1
+
+
 def test_a_job_without_its_event_says_what_is_missing(home: Settings, tmp_path: Path) -> None:
     process = start("mlaas.indexing", tmp_path / "absent")
     assert b"K_EVENT_PATH" in process.communicate(timeout=30)[1]

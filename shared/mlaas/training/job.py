@@ -38,7 +38,7 @@ def work(job: jobs.Job) -> dict[str, Any]:
         job.report(progress, history=report.history)
 
     with jobs.workspace(settings) as folder:
-        drafts = StoredDrafts(request.model_save, job.run.task_id, settings, folder)
+        drafts = StoredDrafts(request.model_save, job.run.task_id, settings, folder, grace=settings.grace_seconds)
         try:
             outcome = train(request, sources, folder / "bundle", report, drafts.of)
         except Cancelled:

@@ -15,8 +15,8 @@ from ..bundles import Bundle, open_bundle
 from ..contracts import TrainRequest
 from ..errors import InvalidRequest
 from .checkpoints import Checkpoint, open_checkpoint
-from .export import Serving, created_by, staged, write_graph, write_manifest
 from .drafts import Drafts
+from .export import Serving, created_by, staged, write_graph, write_manifest
 from .fingerprint import fingerprint
 from .loop import Fitted, fit
 from .objectives import Preparation, Task, prepare
@@ -51,11 +51,7 @@ class Outcome:
 
 
 def train(
-    request: TrainRequest,
-    sources: Sources,
-    out: Path,
-    report: Callable[[Report], None],
-    drafts: Callable[[str], Drafts] | None = None,
+    request: TrainRequest, sources: Sources, out: Path, report: Callable[[Report], None], drafts: Callable[[str], Drafts] | None = None
 ) -> Outcome:
     """Train as `request` says and leave a bundle in the folder `out`, which is new or empty.
 

@@ -1,8 +1,8 @@
 """The state of a run as files, and back: tensors in safetensors, all else in JSON, nothing pickled.
 
-    weights.safetensors     the parameters that are trained, and the buffers
-    optimizer.safetensors   the optimizer's tensors, `<parameter>.<name>`, and the states of the random generators
-    state.json              position, history, what was best so far, and whatever else is no tensor
+weights.safetensors     the parameters that are trained, and the buffers
+optimizer.safetensors   the optimizer's tensors, `<parameter>.<name>`, and the states of the random generators
+state.json              position, history, what was best so far, and whatever else is no tensor
 """
 
 from __future__ import annotations

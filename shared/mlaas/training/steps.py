@@ -46,7 +46,7 @@ class Stepper:
                 field="model_train.optimizer.init_lr",
                 remedy="Lower `init_lr` (5e-5 is usual) or raise `num_warm_steps`; or give another checkpoint, this one may be damaged.",
             )
-        self.scaler.step(self.optimizer)  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss
 
@@ -70,7 +70,7 @@ class Stepper:
                 scored = self.task.score(batch.to(self.compute.where))
             loss, targets = scored.loss, len(scored.targets)
             first = first or targets
-            self.scaler.scale(loss if targets == first else loss * (targets / first)).backward()
+            self.scaler.scale(loss if targets == first else loss * (targets / first)).backward()  # type: ignore[no-untyped-call]
             total, count = total + float(loss) * targets, count + targets
         if count != first:
             for parameter in self._parameters:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -167,6 +168,8 @@ def to_http(event: CloudEvent) -> tuple[Mapping[str, str], bytes]:
 
 def to_json(event: CloudEvent) -> dict[str, Any]:
     """`event` as one JSON object, CloudEvents' structured form."""
+    if isinstance(event.data, bytes):
+        return {**event.get_attributes(), "data_base64": b64encode(event.data).decode()}
     return {**event.get_attributes(), "data": event.data}
 
 

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from cloudevents.http import CloudEvent
@@ -95,7 +96,7 @@ class Function(Generic[R, S]):
     def _respond(self, request: Any, spans: Mapping[str, float]) -> tuple[Response, dict[str, Any]]:
         headers = dict(request.headers)
         event: CloudEvent | None = None
-        carried = events.is_event(headers)
+        carried, error_id = events.is_event(headers), str(uuid.uuid4())
         try:
             check_size(request, current().max_body_bytes)
             if not carried:
@@ -103,14 +104,14 @@ class Function(Generic[R, S]):
             event = events.from_request(headers, request.get_data())
             if event["type"] not in self.follows:
                 references.check_event_size(len(request.get_data()), current().max_event_bytes)
-            reply, line = self._event(event, spans), {"id": event["id"], "type": event["type"], "outcome": "succeeded"}
+            reply = self._event(event, spans, error_id)
+            line = {"id": event["id"], "type": event["type"], "outcome": _outcome(reply)}
             return (_event(reply) if reply else (b"", 204, {})), line
         except MlaasError as error:
             if isinstance(error, TooLarge) and carried and event is None:
                 event = _without_data(headers)
             return self._refusal(error, event)
         except Exception:
-            error_id = str(uuid.uuid4())
             log.exception("request.defect", extra={"fields": {"capability": self.capability, "error_id": error_id}})
             body = {
                 "type": "urn:mlaas:problem:defect",
@@ -135,30 +136,41 @@ class Function(Generic[R, S]):
         cause = events.new(self.capability, data, source="/mlaas/http", id=request.headers.get("Idempotency-Key"))
         return _json(self.accept(asked, cause, True).data, 202)
 
-    def _event(self, event: CloudEvent, spans: Mapping[str, float]) -> CloudEvent | None:
-        if handler := self.follows.get(event["type"]):
-            handler(event)
-            return None
-        if event["type"] != events.event_type(self.capability, "requested"):
+    def _event(self, event: CloudEvent, spans: Mapping[str, float], error_id: str) -> CloudEvent | None:
+        handler = self.follows.get(event["type"])
+        if handler is None and event["type"] != events.event_type(self.capability, "requested"):
             raise Malformed(
                 f"no function takes events of type {event['type'][:200]}",
                 field="type",
                 remedy=f"Types are {events.event_type('<capability>', 'requested')} with one of {', '.join(events.CAPABILITIES)}.",
             )
-        asked = parse(self.request, event.data)
-        if self.answer and not self._has_to_accept(asked):
+        if handler is None and self.answer and not self._has_to_accept(asked := parse(self.request, event.data)):
             result = self.answer(asked).model_dump(mode="json", exclude_none=True)
             reply = events.reply(event, self.capability, "succeeded", result, servertiming=timing.server_timing(spans) or None)
             return references.fitted(reply, current())
-        assert self.accept, "a function answers or accepts"
-        return self.accept(asked, event, False)
+        from .documents import shared
+        from .ledger import Ledger  # not in a cold start of a function that only answers
+
+        ledger = Ledger(shared(), current().event_attempts)
+        return ledger.act(self.capability, event, partial(self._change_the_world, event, handler), error_id=error_id)
+
+    def _change_the_world(self, event: CloudEvent, handler: Callable[[CloudEvent], None] | None) -> CloudEvent | None:
+        """Follow or accept `event`; a refusal that is final is a reply, which the ledger keeps as well."""
+        try:
+            if handler:
+                return handler(event)
+            assert self.accept, "a function answers or accepts"
+            return self.accept(parse(self.request, event.data), event, False)
+        except InvalidRequest as error:
+            if not _final(error):
+                raise
+            return events.reply(event, self.capability, "failed", problem(error))
 
     def _has_to_accept(self, asked: R) -> bool:
         return self.accept is not None and asked.is_long_work
 
     def _refusal(self, error: MlaasError, event: CloudEvent | None) -> tuple[Response, dict[str, Any]]:
         body = problem(error)
-        final = isinstance(error, InvalidRequest) and not isinstance(error, Malformed)
         line = {
             "outcome": "refused" if isinstance(error, InvalidRequest) else "unavailable",
             "status": body["status"],
@@ -167,9 +179,20 @@ class Function(Generic[R, S]):
         if event is None:
             return problem_response(error), line
         line |= {"id": event["id"], "type": event["type"]}
-        if final:  # a broker retries 404 and 409, and drops other 4xx into dead letters: the caller is owed a reply
+        if _final(error):  # a broker retries 404 and 409, and drops other 4xx into dead letters: the caller is owed a reply
             return _event(events.reply(event, self.capability, "failed", body)), line
         return problem_response(error), line
+
+
+def _final(error: MlaasError) -> bool:
+    """Whether the same event would get the same refusal again; who sent what cannot be read gets no reply."""
+    return isinstance(error, InvalidRequest) and not isinstance(error, Malformed)
+
+
+def _outcome(reply: CloudEvent | None) -> str:
+    if reply is None or not reply["type"].endswith(".failed.v1"):
+        return "succeeded"
+    return "parked" if reply.data["status"] == 503 else "refused"
 
 
 def check_size(request: Any, limit: int) -> None:

@@ -36,6 +36,13 @@ def _place(text: str) -> str:
     return text.rstrip("/")
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 def _setting(env: str, default: Any, cast: Callable[[str], Any], help: str, *, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"env": env, "cast": cast, "help": help})
 
@@ -96,6 +103,9 @@ class Settings:
     stale_after: int = _setting("MLAAS_STALE_AFTER", 45, int, "Seconds without a heartbeat after which a running task is marked failed.")
     grace_seconds: float = _setting(
         "MLAAS_GRACE_SECONDS", 2.0, float, "Seconds that a training which is told to stop may take to write a checkpoint."
+    )
+    event_attempts: int = _setting(
+        "MLAAS_EVENT_ATTEMPTS", 5, _positive, "Times that an event for train or index is tried before it is parked; see `mlaas events`."
     )
     hub_allowed: bool = _setting("MLAAS_HUB_ALLOWED", True, _boolean, "Whether `hugging_face_hub` may be used as storage.")
 

@@ -189,6 +189,10 @@ class Tasks:
             for envelope in stored.body["outbox"]:
                 yield stored.key, events.from_json(envelope)
 
+    def owed_count(self) -> int:
+        """How many tasks owe events."""
+        return self.documents.count(_COLLECTION, {"outbox_pending": True})
+
     def published(self, task_id: str, event_id: str) -> None:
         """Take an event out of the outbox: the Broker has it."""
 

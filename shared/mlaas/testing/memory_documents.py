@@ -20,12 +20,12 @@ class MemoryDocuments:
         self._clock = 0
         self._lock = threading.Lock()
 
-    def insert(self, collection: str, key: str, body: Mapping[str, Any]) -> bool:
+    def insert(self, collection: str, key: str, body: Mapping[str, Any], *, after: int = 0) -> bool:
         with self._lock:
             if (collection, key) in self._documents:
                 return False
             self._clock += 1
-            self._documents[collection, key] = (1, self._clock, json.dumps(body))
+            self._documents[collection, key] = (1, max(self._clock, after + 1), json.dumps(body))
             return True
 
     def get(self, collection: str, key: str) -> Stored | None:

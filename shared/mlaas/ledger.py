@@ -1,0 +1,233 @@
+"""The ledger: every event that changes the world, how often it was tried, and what came of it.
+
+An attempt is counted durably before anything is done, so that one which kills its process is counted as well. An event
+that was tried too often is parked: it is answered, so that no broker tries it again, and waits for an operator.
+
+    open -> done        open -> parked -> replayed -> open        a success that comes late still makes it done
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cloudevents.http import CloudEvent
+
+from . import events
+from .contracts import TaskError
+from .documents import Documents, Stored
+from .errors import InvalidRequest, MlaasError, Unavailable
+
+__all__ = ["Entry", "Ledger"]
+
+WAITING = ("parked", "replayed")  # for an operator, or for the delivery of what the operator replayed
+_COLLECTION = "ledger"
+_LOOK_SECONDS = 0.05
+_SILENT = TaskError(
+    detail="the process ended while it handled the event",
+    remedy="See its log; it was killed, ran out of memory or was lost with its machine.",
+)
+
+log = logging.getLogger("mlaas")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the ledger knows of one event for one capability. `first` and `last` are the times of the first and last attempt."""
+
+    key: str
+    event_id: str
+    type: str
+    capability: str
+    status: str
+    attempts: int
+    reason: dict[str, Any]
+    first: str
+    last: str
+    event: CloudEvent | None  # None where its data could not be kept
+    reply: CloudEvent | None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger in a document store. `limit` is how many attempts an event has, `patience` the seconds for those at work to end."""
+
+    documents: Documents
+    limit: int = 5
+    patience: float = 2.0
+
+    def act(self, capability: str, event: CloudEvent, act: Callable[[], CloudEvent | None], *, error_id: str) -> CloudEvent | None:
+        """The reply of `act`, which acts on `event` for `capability`; the recorded one if it is done or parked.
+
+        Whatever `act` raises is recorded, as its text if it may be shown, else as the `error_id`, and raised again.
+        """
+        key = events.derived_id(event["source"], event["id"], capability, "ledger")
+        if (settled := self._attempt(key, capability, event)) is not None:
+            return _reply(settled.body)
+        try:
+            reply = act()
+        except MlaasError as error:
+            self._failed(key, TaskError(detail=error.detail, field=error.field, remedy=error.remedy))
+            raise
+        except Exception:
+            self._failed(key, TaskError(detail="the platform failed; the error id finds the cause in its log", error_id=error_id))
+            raise
+        return _reply(self._done(key, reply).body)
+
+    def get(self, event_id: str) -> list[Entry]:
+        """The entries of an event, one for each capability that acted on it."""
+        return [_entry(stored) for stored in self.documents.find(_COLLECTION, {"event_id": event_id})]
+
+    def parked(self, *, limit: int = 1000) -> list[Entry]:
+        """Events that wait for an operator, and those that were replayed and have not been delivered since; newest first."""
+        found = [stored for status in WAITING for stored in self.documents.find(_COLLECTION, {"status": status}, limit=limit)]
+        return [_entry(stored) for stored in sorted(found, key=lambda one: one.created, reverse=True)][:limit]
+
+    def parked_count(self) -> int:
+        """How many events wait for an operator."""
+        return self.documents.count(_COLLECTION, {"status": "parked"})
+
+    def replay(self, key: str) -> None:
+        """Give an event that is not done all its attempts again; what publishes it comes after this."""
+
+        def reset(body: dict[str, Any]) -> None:
+            if body["status"] != "done":
+                body.update(status="replayed", attempts=0, replays=body["replays"] + 1, reply=None)
+
+        self._change(key, reset)
+
+    def _attempt(self, key: str, capability: str, event: CloudEvent) -> Stored | None:
+        """Count an attempt; or the entry of an event on which nothing is to be done."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            stored = self.documents.get(_COLLECTION, key)
+            if stored is None:
+                if self.documents.insert(_COLLECTION, key, _opened(capability, event)):
+                    return None
+                continue
+            body = stored.body
+            if body["status"] in ("done", "parked"):
+                return stored
+            if body["attempts"] < self.limit:
+                change = {"status": "open", "attempts": body["attempts"] + 1, "reason": _dump(_SILENT), "last": _now()}
+            elif body["reason"] == _dump(_SILENT) and time.monotonic() < deadline:
+                time.sleep(_LOOK_SECONDS)  # delivered several times at once: perhaps another attempt is just about to succeed
+                continue
+            else:
+                change = {"status": "parked", "reply": _text(_parked_reply(body, event))}
+            if not self.documents.replace(_COLLECTION, stored, {**body, **change}):
+                continue
+            if change["status"] == "open":
+                return None
+            fields = {"id": event["id"], "type": event["type"], "attempts": body["attempts"], "reason": body["reason"]["detail"]}
+            log.warning("event.parked", extra={"fields": {**fields, "capability": capability}})
+
+    def _failed(self, key: str, reason: TaskError) -> None:
+        """Record why an attempt failed. If even that fails, the attempt stays counted, and the cause is raised all the same."""
+
+        def note(body: dict[str, Any]) -> None:
+            if body["status"] == "open":
+                body.update(reason=_dump(reason), last=_now())
+
+        try:
+            self._change(key, note)
+        except MlaasError as error:
+            log.warning("ledger.reason_not_recorded", extra={"fields": {"reason": error.detail}})
+
+    def _done(self, key: str, reply: CloudEvent | None) -> Stored:
+        """Record the outcome; of several at once, the first."""
+
+        def end(body: dict[str, Any]) -> None:
+            if body["status"] != "done":
+                body.update(status="done", reply=_text(reply) if reply else None, reason={}, last=_now())
+
+        return self._change(key, end)
+
+    def _change(self, key: str, change: Callable[[dict[str, Any]], None]) -> Stored:
+        for _ in range(50):  # a compare-and-set is lost only to another delivery of the same event
+            stored = self.documents.get(_COLLECTION, key)
+            if stored is None:
+                raise InvalidRequest("the ledger has no such event", field="ID", remedy="`mlaas events parked` lists them.")
+            body = dict(stored.body)
+            change(body)
+            if body == stored.body or self.documents.replace(_COLLECTION, stored, body):
+                return Stored(stored.key, stored.revision, stored.created, body)
+        raise Unavailable("the event is being changed by others")
+
+
+def _opened(capability: str, event: CloudEvent) -> dict[str, Any]:
+    try:
+        kept: str | None = _text(event)
+    except (ValueError, TypeError, RecursionError):  # no JSON can say it; the function refuses it anyway
+        kept = None
+    return {
+        "event_id": event["id"],
+        "type": event["type"],
+        "capability": capability,
+        "status": "open",
+        "attempts": 1,
+        "replays": 0,
+        "reason": _dump(_SILENT),
+        "first": _now(),
+        "last": _now(),
+        "event": kept,  # as text: data with any names and numbers go into any store
+        "reply": None,
+    }
+
+
+def _parked_reply(body: dict[str, Any], event: CloudEvent) -> CloudEvent | None:
+    """What the sender of a request gets; nobody waits for the answer to another event."""
+    capability = body["capability"]
+    if event["type"] != events.event_type(capability, "requested"):
+        return None
+    problem = {
+        **body["reason"],
+        "type": "urn:mlaas:problem:parked",
+        "title": "Parked",
+        "status": 503,
+        "detail": f"the event failed {body['attempts']} times and is parked: {body['reason']['detail']}",
+        "remedy": f"An operator replays it with `mlaas events replay {event['id']}`.",
+    }
+    reply = events.reply(event, capability, "failed", problem)
+    # Its own id each time: after a replay there may be another failure, and who reads by id must see both.
+    reply["id"] = events.derived_id(event["source"], event["id"], capability, "parked", str(body["replays"]))
+    return reply
+
+
+def _entry(stored: Stored) -> Entry:
+    body = stored.body
+    event = events.from_json(json.loads(body["event"])) if body["event"] else None
+    return Entry(
+        stored.key,
+        body["event_id"],
+        body["type"],
+        body["capability"],
+        body["status"],
+        body["attempts"],
+        body["reason"],
+        body["first"],
+        body["last"],
+        event,
+        _reply(body),
+    )
+
+
+def _reply(body: dict[str, Any]) -> CloudEvent | None:
+    return events.from_json(json.loads(body["reply"])) if body["reply"] else None
+
+
+def _text(event: CloudEvent | None) -> str | None:
+    return json.dumps(events.to_json(event)) if event else None
+
+
+def _dump(reason: TaskError) -> dict[str, Any]:
+    return reason.model_dump(exclude_none=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from cloudevents.http import CloudEvent
+from rich import filesize
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from . import events
 from .client import Answer
 from .errors import MlaasError
+from .storage import Link
 from .tasks import FINAL
 
 __all__ = [
@@ -28,11 +41,13 @@ __all__ = [
     "filled",
     "follow",
     "json_",
+    "links",
     "note",
     "said",
     "searched",
     "task",
     "tasks",
+    "transfer",
 ]
 
 _POLL_SECONDS = 0.5
@@ -195,9 +210,33 @@ def progress_bar(*, disable: bool = False) -> Progress:
     )
 
 
+@contextmanager
+def transfer(description: str, *, disable: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar for a transfer, shown from its first bytes on; gives the function that takes the bytes done and the bytes in all."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_errors, disable=disable) as bar:
+        row = bar.add_task(description, total=None, visible=False)
+        yield lambda done, total: bar.update(row, completed=done, total=total, visible=True)
+
+
+def links(found: Sequence[Link], as_json: bool) -> None:
+    """A row for each file that can be downloaded by a link, and the links below: they are too long for a table."""
+    if as_json:
+        json_([dataclasses.asdict(link) for link in found])
+        return
+    table = _table("file", "size", "sha256")
+    for link in found:
+        table.add_row(link.name, filesize.decimal(link.size), link.sha256 or "-")
+    console.print(table)
+    for link in found:
+        console.print(f"\n{link.name}\n{link.url}", markup=False, soft_wrap=True)
+
+
 def _phase(one: Mapping[str, Any]) -> str:
     progress = one.get("progress", {})
     words = [f"{one['capability']} {one['task_status']}", progress.get("phase", "")]
+    if progress.get("of_bytes"):
+        words.append(f"{filesize.decimal(progress['bytes'])} of {filesize.decimal(progress['of_bytes'])}")
     if progress.get("loss") is not None:
         words.append(f"loss {progress['loss']:.3f}")
     if progress.get("eta") is not None and one["task_status"] == "running":

@@ -58,8 +58,8 @@ def build(job: jobs.Job) -> dict[str, Any]:
     settings = job.settings
     request = parse(IndexRequest, job.run.request)
     job.report({"phase": "load", "percent": 0.0})
-    loaded = job.persist(lambda: models.load(request.model, request.tokenizer, settings=settings))
-    table = job.persist(lambda: references.fetch(request.dataset, part="dataset", settings=settings))
+    loaded = job.persist(lambda: models.load(request.model, request.tokenizer, settings=settings, progress=job.downloading))
+    table = job.persist(lambda: references.fetch(request.dataset, part="dataset", settings=settings, progress=job.downloading))
     total = sum(1 for _ in datasets.read(table, [request.dataset.loader_kwargs.page_content_column]))
 
     def progress(done: int) -> None:

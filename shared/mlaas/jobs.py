@@ -90,6 +90,10 @@ class Job:
         """The result of `call`, tried again while what it needs is away (Unavailable), for MLAAS_JOB_PATIENCE seconds."""
         return patience.persist(call, self.settings.job_patience, between=self.check)
 
+    def downloading(self, done: int, total: int) -> None:
+        """How far a download is, in bytes, as `storage.fetch` tells it. Raises Cancelled as `report` does."""
+        self.report({"phase": "download", "percent": 0.0, "bytes": done, "of_bytes": total})
+
     def beat(self) -> None:
         """Keep the heartbeat going until the work ends; notice a cancellation even while the work is silent."""
         while not self._ended.wait(HEARTBEAT_SECONDS):

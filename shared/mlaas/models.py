@@ -92,11 +92,13 @@ _models: Loaded[engine.Model] = Loaded(lambda: current().loaded_models)
 _stores: Loaded[VectorStore] = Loaded(lambda: current().loaded_models)
 
 
-def load(ref: ModelRef, tokenizer: TokenizerRef | None = None, *, settings: Settings | None = None) -> LoadedModel:
-    """The model of `ref`, loaded. Raises NotFound, InvalidRequest or Unavailable."""
+def load(
+    ref: ModelRef, tokenizer: TokenizerRef | None = None, *, settings: Settings | None = None, progress: storage.Progress | None = None
+) -> LoadedModel:
+    """The model of `ref`, loaded; `progress` is told of a download. Raises NotFound, InvalidRequest or Unavailable."""
     settings = settings or current()
     with timing.span("load"), within("model"):
-        located = _located("models", ref, settings)
+        located = _located("models", ref, settings, progress)
         bundle = bundles.open_bundle(located.folder)
         if ref.objective and ref.objective != bundle.objective:
             raise InvalidRequest(
@@ -176,11 +178,11 @@ def check_store(ref: VectorStoreRef, *, settings: Settings) -> None:
         )
 
 
-def _located(kind: Any, ref: ModelRef | VectorStoreRef, settings: Settings) -> Located:
+def _located(kind: Any, ref: ModelRef | VectorStoreRef, settings: Settings, progress: storage.Progress | None = None) -> Located:
     revision = getattr(ref, "revision", None)
     if ref.name:
         entry = Catalog(shared(settings)).resolve(kind, ref.name, alias=ref.alias, revision=revision)
-        folder = storage.fetch(entry["path"], entry["storage_type"], settings=settings)
+        folder = storage.fetch(entry["path"], entry["storage_type"], settings=settings, progress=progress)
         return Located(folder, entry["name"], entry["version"])
     assert ref.path, "the contract asks for a path or a name"
-    return Located(storage.fetch(ref.path, ref.storage_type, settings=settings, revision=revision))
+    return Located(storage.fetch(ref.path, ref.storage_type, settings=settings, revision=revision, progress=progress))

@@ -79,6 +79,12 @@ class Settings:
         _place,
         "Where the command line puts files for the platform and the platform puts large results: `local:PATH` or `s3:BUCKET/PREFIX`.",
     )
+    s3_public_endpoint: str | None = _setting(
+        "MLAAS_S3_PUBLIC_ENDPOINT",
+        None,
+        str,
+        "Endpoint that presigned links name, where their users reach the object store by another address than the platform.",
+    )
     port: int = _setting("PORT", 8080, int, "Port a function listens on.")
     host: str = _setting("MLAAS_HOST", "0.0.0.0", str, "Address a function listens on.")  # noqa: S104 - a pod is reached from outside
     threads: int = _setting("MLAAS_THREADS", 4, int, "Requests a function answers at once.")

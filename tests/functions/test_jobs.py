@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mlaas import events, indexing, models
+from mlaas import events, indexing, jobs, models, storage
 from mlaas.catalog import Catalog
 from mlaas.contracts import IndexRequest, ModelRef, TrainRequest, VectorStoreRef, parse
 from mlaas.documents import shared
@@ -216,3 +216,34 @@ def test_a_job_without_its_event_says_what_is_missing(home: Settings, tmp_path: 
     process = start("mlaas.indexing", tmp_path / "absent")
     assert b"K_EVENT_PATH" in process.communicate(timeout=30)[1]
     assert process.returncode == 1
+
+
+class SlowStore:
+    """A storage that says how far its download is, and has what is in local storage."""
+
+    def exists(self, path: str, revision: str | None, settings: Settings) -> bool:
+        return storage.exists(path, "local", settings=settings)
+
+    def fetch(self, path: str, revision: str | None, settings: Settings, progress: storage.Progress | None = None) -> Path:
+        assert progress
+        progress(5_000_000, 20_000_000)
+        return storage.fetch(path, "local", settings=settings)
+
+
+def test_an_index_job_says_how_much_of_its_data_is_downloaded(
+    home: Settings, documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(storage.BACKENDS, "s3", SlowStore())
+    monkeypatch.setattr(jobs, "PROGRESS_EVENT_SECONDS", 0.0)
+    task_id, _ = accepted("index", {**INDEX, "dataset": {**INDEX["dataset"], "storage_type": "s3"}}, tmp_path / "job")
+    told: list[dict[str, Any]] = []
+
+    class Watched(jobs.Job):
+        def report(self, progress: Any, **fields: Any) -> None:
+            super().report(progress, **fields)
+            told.append(self.tasks.get(task_id)["progress"])
+
+    run = Tasks(shared()).begin(task_id)
+    assert run
+    indexing.build(Watched(run, Tasks(shared()), home))
+    assert {"phase": "download", "percent": 0.0, "bytes": 5_000_000, "of_bytes": 20_000_000} in told

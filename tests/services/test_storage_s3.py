@@ -216,25 +216,73 @@ def test_a_folder_that_nobody_published_is_no_version_though_its_path_is_served(
         storage.fetch(at, "s3", settings=settings, revision="v1")
 
 
-def test_of_many_publishers_of_one_version_one_wins_whole_and_the_others_leave_nothing(
-    settings: Settings, s3: Any, tmp_path: Path, at: str
-) -> None:
-    barrier = threading.Barrier(6)
+def publish_at_once(at: str, settings: Settings, tmp_path: Path, publishers: int = 8) -> list[dict[str, str]]:
+    """Many publishers of one version, each with files and contents of its own; what readers saw meanwhile, and the last reader."""
+    barrier, ended, seen = threading.Barrier(publishers + 1), threading.Event(), []
 
     def publish(number: int) -> str:
         folder = tmp_path / f"by-{number}"
         folder.mkdir()
-        for name in "abc":
+        for name in ("a", "b", "c", f"only-{number}"):
             (folder / name).write_text(f"{number}" * 1000)
         barrier.wait()
         return storage.publish(folder, at, "s3", "v1", settings=settings)
 
-    with ThreadPoolExecutor(6) as pool:
-        assert set(pool.map(publish, range(6))) == {f"{at}/v1"}
-    place = storage.fetch(at, "s3", settings=settings)
-    assert len({(place / name).read_text() for name in "abc"}) == 1
+    def look(number: int) -> None:
+        mine = Settings(home=tmp_path / f"reader-{number}", s3_endpoint=settings.s3_endpoint)
+        with contextlib.suppress(NotFound):
+            place = storage.fetch(at, "s3", settings=mine, revision="v1")
+            seen.append({name: (place / name).read_text() for name in names(place)})
+
+    def read() -> None:
+        barrier.wait()
+        for number in range(1000):
+            if ended.is_set():
+                return
+            look(number)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with ThreadPoolExecutor(publishers) as pool:
+        assert set(pool.map(publish, range(publishers))) == {f"{at}/v1"}
+    ended.set()
+    reader.join()
+    look(1000)
+    return seen
+
+
+def of_one_publisher(files: dict[str, str]) -> bool:
+    number = next(iter(files.values()))[0]
+    return set(files) == {"a", "b", "c", f"only-{number}"} and set(files.values()) == {number * 1000}
+
+
+def test_of_many_publishers_of_one_version_one_wins_whole_and_the_others_leave_nothing(
+    settings: Settings, s3: Any, tmp_path: Path, at: str
+) -> None:
+    seen = publish_at_once(at, settings, tmp_path)
+    assert of_one_publisher(seen[-1])
+    assert all(files == seen[-1] for files in seen)  # whoever read it, and when: there is one content of a version
     # A loser that was still uploading while the winner cleaned up has removed its own files by now.
-    assert len(keys(s3, at)) == 5
+    assert len(keys(s3, at)) == 6  # four files, the marker, the pointer
+
+
+def test_a_store_without_conditional_writes_is_noticed_and_contents_are_not_mixed_there_either(
+    settings: Settings, s3: Any, tmp_path: Path, at: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ignore(request: Any, **_: Any) -> None:
+        del request.headers["If-None-Match"]  # before it is signed: so the real server never sees the condition
+
+    s3.meta.events.register("before-sign.s3.PutObject", ignore)
+    try:
+        seen = publish_at_once(at, settings, tmp_path)
+    finally:
+        s3.meta.events.unregister("before-sign.s3.PutObject", ignore)
+    assert all(map(of_one_publisher, seen))
+    assert "storage.conditions_ignored" in caplog.text
+    storage.remove(at, "s3", settings=settings)
+    caplog.clear()
+    storage.publish(tmp_path / "by-0", at, "s3", "v1", settings=settings)
+    assert "storage.conditions_ignored" not in caplog.text
 
 
 def test_a_version_published_while_another_publisher_still_uploads_is_not_replaced(

@@ -42,3 +42,19 @@ def test_the_tables_of_tasks_keep_an_id_on_one_line(capsys: pytest.CaptureFixtur
     display.tasks([task], False)
     row = capsys.readouterr().out.splitlines()[1]
     assert row.split() == ["7" * 36, "train", "failed", "why"]
+
+
+def test_a_task_that_downloads_says_how_much_of_it_is_done() -> None:
+    progress = {"phase": "download", "percent": 0.0, "bytes": 5_000_000, "of_bytes": 20_000_000}
+    task = {"task_status": "running", "capability": "index", "progress": progress}
+    assert display._phase(task) == "index running download 5.0 MB of 20.0 MB"
+
+
+def test_a_transfer_is_shown_from_its_first_bytes_on_and_not_before(capsys: pytest.CaptureFixture[str]) -> None:
+    with display.transfer("downloading m"):
+        pass
+    assert "downloading" not in capsys.readouterr().err
+    with display.transfer("downloading m") as progress:
+        progress(3, 4)
+        progress(4, 4)
+    assert "downloading m" in capsys.readouterr().err

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .. import display
+from .. import display, storage
 from ..errors import InvalidRequest
+from ..settings import current
+from ..storage.presigned import LONGEST
 from .options import Json, open_catalog, says_why
 
 __all__ = ["catalog_app"]
+
+Version = Annotated[str | None, typer.Option(help="The latest by default.")]
+Alias = Annotated[str | None, typer.Option(help="The version that this alias points to.")]
+Kind = Annotated[str, typer.Option(help="models or indexes.")]
 
 catalog_app = typer.Typer(help="The catalog of models and indexes.", invoke_without_command=True)
 
@@ -29,24 +37,59 @@ def catalog(
 
 @catalog_app.command("show", epilog="Example: mlaas catalog show infn-structures")
 @says_why
-def catalog_show(
-    name: str,
-    version: Annotated[str | None, typer.Option(help="The latest by default.")] = None,
-    kind: Annotated[str, typer.Option(help="models or indexes.")] = "models",
-    as_json: Json = False,
-) -> None:
+def catalog_show(name: str, version: Version = None, kind: Kind = "models", as_json: Json = False) -> None:
     """Show an entry."""
     display.entry(open_catalog().resolve(_kinds(kind)[0], name, revision=version), as_json)
 
 
 @catalog_app.command("alias", epilog="Example: mlaas catalog alias infn-structures production 3")
 @says_why
-def catalog_alias(
-    name: str, alias: str, version: str, kind: Annotated[str, typer.Option(help="models or indexes.")] = "models", as_json: Json = False
-) -> None:
+def catalog_alias(name: str, alias: str, version: str, kind: Kind = "models", as_json: Json = False) -> None:
     """Let an alias point to a version."""
     entry = open_catalog().set_alias(_kinds(kind)[0], name, alias, version)
     display.said(f"{name}@{alias} is version {entry['version']}", entry, as_json)
+
+
+@catalog_app.command("links", epilog="Example: mlaas catalog links infn-structures --alias production --expires 12h")
+@says_why
+def catalog_links(
+    name: str,
+    version: Version = None,
+    alias: Alias = None,
+    kind: Kind = "models",
+    expires: Annotated[str, typer.Option(help="How long the links are valid: 90s, 30m, 12h, 7d at the most.")] = "1h",
+    as_json: Json = False,
+) -> None:
+    """Make links with which anybody can download the files of an entry, without credentials. For entries on S3."""
+    entry = open_catalog().resolve(_kinds(kind)[0], name, alias=alias, revision=version)
+    display.links(storage.links(entry["path"], entry["storage_type"], settings=current(), seconds=_seconds(expires)), as_json)
+
+
+@catalog_app.command("download", epilog="Example: mlaas catalog download infn-structures --to ./infn-structures")
+@says_why
+def catalog_download(
+    name: str,
+    to: Annotated[Path | None, typer.Option(help="A new or empty folder; ./NAME-VERSION by default.")] = None,
+    version: Version = None,
+    alias: Alias = None,
+    kind: Kind = "models",
+    as_json: Json = False,
+) -> None:
+    """Copy the files of an entry into a folder, verified."""
+    entry = open_catalog().resolve(_kinds(kind)[0], name, alias=alias, revision=version)
+    to = to or Path(f"{entry['name']}-{entry['version']}")
+    with display.transfer(f"downloading {name}", disable=as_json) as progress:
+        storage.download(entry["path"], entry["storage_type"], to, settings=current(), progress=progress)
+    display.said(f"{name} version {entry['version']} is in {to}", {**entry, "folder": str(to)}, as_json)
+
+
+def _seconds(text: str) -> int:
+    """The seconds of 90, 90s, 30m, 12h or 7d. Raises InvalidRequest."""
+    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
+    seconds = int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2] or "s"] if found else 0
+    if not 1 <= seconds <= LONGEST:
+        raise InvalidRequest("a link cannot be valid for so long", field="--expires", remedy="Give 1s to 7d, for example 30m or 12h.")
+    return seconds
 
 
 def _kinds(kind: str | None) -> list[str]:

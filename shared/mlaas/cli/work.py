@@ -92,7 +92,9 @@ def export(
     """Export a PyTorch checkpoint to ONNX and publish it in the catalog. Needs the `train` extra."""
     from ..training import publish
 
-    entry = publish.export_and_publish(model_ref(model), objective, parse(ModelSave, place(save) | given(name=name)), current())
+    asked = parse(ModelSave, place(save) | given(name=name))
+    with display.transfer(f"downloading {model}", disable=as_json) as progress:
+        entry = publish.export_and_publish(model_ref(model), objective, asked, current(), progress)
     display.said(f"{entry['name']} version {entry['version']} is in the catalog", entry, as_json)
 
 

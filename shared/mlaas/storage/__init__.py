@@ -13,9 +13,11 @@ from typing import Protocol
 from ..errors import InvalidRequest
 from ..settings import Settings
 from . import hub, local, s3
+from .downloads import check_target, copy_to
+from .presigned import Link
 from .progress import Progress
 
-__all__ = ["BACKENDS", "Backend", "Progress", "exists", "fetch", "names", "publish", "put", "remove"]
+__all__ = ["BACKENDS", "Backend", "Link", "Progress", "download", "exists", "fetch", "links", "names", "publish", "put", "remove"]
 
 
 class Backend(Protocol):
@@ -39,6 +41,9 @@ class Backend(Protocol):
     def remove(self, path: str, settings: Settings) -> None:
         """Remove a file, or a folder and all below."""
 
+    def links(self, path: str, revision: str | None, seconds: int, settings: Settings) -> list[Link]:
+        """A link for each file."""
+
 
 BACKENDS: dict[str, Backend] = {"local": local, "s3": s3, "hugging_face_hub": hub}
 
@@ -55,6 +60,18 @@ def fetch(path: str, storage_type: str, *, settings: Settings, revision: str | N
 def exists(path: str, storage_type: str, *, settings: Settings, revision: str | None = None) -> bool:
     """Whether `fetch` would find something; nothing is downloaded. Raises as `fetch` does, but for NotFound."""
     return _backend(storage_type).exists(path, revision, settings)
+
+
+def download(
+    path: str, storage_type: str, to: Path, *, settings: Settings, revision: str | None = None, progress: Progress | None = None
+) -> None:
+    """Copy what `fetch` gives, verified, into the folder `to`, which must be absent or empty; all of it, or nothing.
+
+    `progress` is called with the bytes done and the bytes in all. Raises as `fetch` does, and InvalidRequest for such a `to`.
+    """
+    check_target(to)  # before anything is downloaded
+    place = fetch(path, storage_type, settings=settings, revision=revision, progress=progress)
+    copy_to(place, to, None if storage_type == "s3" else progress)  # S3 has told it while it downloaded
 
 
 def publish(folder: Path, path: str, storage_type: str, version: str, *, settings: Settings, progress: Progress | None = None) -> str:
@@ -82,6 +99,14 @@ def names(path: str, storage_type: str, *, settings: Settings) -> list[str]:
 def remove(path: str, storage_type: str, *, settings: Settings) -> None:
     """Remove the file or the folder `path` and all below it; nothing where there is none. Raises as `put` does."""
     _backend(storage_type).remove(path, settings)
+
+
+def links(path: str, storage_type: str, *, settings: Settings, revision: str | None = None, seconds: int = 3600) -> list[Link]:
+    """A link to each file of what `fetch` would give, with which anybody can download it for so long; S3 only.
+
+    Raises as `fetch` does, and InvalidRequest for other storages and for a time that is not between a second and a week.
+    """
+    return _backend(storage_type).links(path, revision, seconds, settings)
 
 
 def _backend(storage_type: str) -> Backend:

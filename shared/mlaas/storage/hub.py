@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..errors import InvalidRequest, NotFound, Unavailable
 from ..settings import Settings
+from .presigned import Link
 from .progress import Progress
 
-__all__ = ["exists", "fetch", "names", "publish", "put", "remove"]
+__all__ = ["exists", "fetch", "links", "names", "publish", "put", "remove"]
 
 # What a bundle or a checkpoint is made of; never pickles, nor the quantised and optimised variants of a graph.
 PATTERNS = (
@@ -67,6 +68,13 @@ def names(path: str, settings: Settings) -> list[str]:
 def remove(path: str, settings: Settings) -> None:
     """Raises InvalidRequest: the hub is read only here."""
     raise _read_only()
+
+
+def links(path: str, revision: str | None, seconds: int, settings: Settings) -> list[Link]:
+    """Raises InvalidRequest: the hub gives links of its own."""
+    raise InvalidRequest(
+        "there are links to what is on S3 only", field="storage_type", remedy="Copy the files with `mlaas catalog download NAME`."
+    )
 
 
 def _read_only() -> InvalidRequest:

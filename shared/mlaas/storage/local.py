@@ -9,13 +9,14 @@ from pathlib import Path
 
 from ..errors import InvalidRequest, NotFound
 from ..settings import Settings
-from .local_files import copy_file, names, put, remove
+from .local_files import copy_files, names, put, remove
 from .local_root import STAGING, inside, root_of, writing
 from .manifests import files_of, sync_folder, write_durably
 from .paths import POINTER, checked_path, checked_version, pointed_version
+from .presigned import Link
 from .progress import Progress
 
-__all__ = ["exists", "fetch", "names", "publish", "put", "remove"]
+__all__ = ["exists", "fetch", "links", "names", "publish", "put", "remove"]
 
 
 def fetch(path: str, revision: str | None, settings: Settings, progress: Progress | None = None) -> Path:
@@ -61,6 +62,13 @@ def publish(folder: Path, path: str, version: str, settings: Settings, progress:
     return f"{path}/{version}"
 
 
+def links(path: str, revision: str | None, seconds: int, settings: Settings) -> list[Link]:
+    """Raises InvalidRequest: nobody serves these files."""
+    raise InvalidRequest(
+        "there are links to what is on S3 only", field="storage_type", remedy="Copy the files with `mlaas catalog download NAME`."
+    )
+
+
 def _refuse_leaving_links(place: Path, root: Path) -> None:
     for parent, folders, files in os.walk(place):
         for name in [*folders, *files]:
@@ -79,7 +87,7 @@ def _copy_and_rename(folder: Path, files: list[str], place: Path, progress: Prog
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             staging.mkdir()
-            _copy(folder, files, staging, progress)
+            copy_files(folder, files, staging, progress)
             try:
                 os.rename(staging, place)
             except OSError:
@@ -90,18 +98,6 @@ def _copy_and_rename(folder: Path, files: list[str], place: Path, progress: Prog
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             Path(lock.name).unlink(missing_ok=True)
-
-
-def _copy(folder: Path, files: list[str], staging: Path, progress: Progress | None) -> None:
-    total = sum((folder / name).stat().st_size for name in files)
-    done = 0
-    for name in files:
-        target = staging / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (folder / name).open("rb") as source, target.open("wb") as copy:
-            done = copy_file(source, copy, progress, total, done)
-    for parent, _, _ in os.walk(staging):
-        sync_folder(Path(parent))
 
 
 def _sweep(parent: Path) -> None:

@@ -18,7 +18,7 @@ from .manifests import sync_folder
 from .paths import checked_path
 from .progress import Progress
 
-__all__ = ["copy_file", "names", "put", "remove"]
+__all__ = ["copy_files", "names", "put", "remove"]
 
 _CHUNK = 1 << 20
 
@@ -39,7 +39,7 @@ def put(file: Path, path: str, settings: Settings, progress: Progress | None = N
         _make_folders(root, place.parent)
         _sweep(place.parent)
         with _temporary(place.parent) as (name, copy):
-            copy_file(source, copy, progress, os.fstat(source.fileno()).st_size)
+            _copy_file(source, copy, progress, os.fstat(source.fileno()).st_size)
             os.replace(name, place)
         sync_folder(place.parent)
 
@@ -74,7 +74,7 @@ def remove(path: str, settings: Settings) -> None:
         sync_folder(place.parent)
 
 
-def copy_file(source: BinaryIO, target: BinaryIO, progress: Progress | None, total: int, done: int = 0) -> int:
+def _copy_file(source: BinaryIO, target: BinaryIO, progress: Progress | None, total: int, done: int = 0) -> int:
     """Copy to the end and make it durable; the bytes done by then, `done` of them before."""
     while chunk := source.read(_CHUNK):
         target.write(chunk)
@@ -84,6 +84,18 @@ def copy_file(source: BinaryIO, target: BinaryIO, progress: Progress | None, tot
     target.flush()
     os.fsync(target.fileno())
     return done
+
+
+def copy_files(folder: Path, files: list[str], target: Path, progress: Progress | None) -> None:
+    """Copy `files` of `folder` into the folder `target`, durably."""
+    total = sum((folder / name).stat().st_size for name in files)
+    done = 0
+    for name in files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("rb") as source, (target / name).open("wb") as copy:
+            done = _copy_file(source, copy, progress, total, done)
+    for parent, _, _ in os.walk(target):
+        sync_folder(Path(parent))
 
 
 def _make_folders(root: Path, folder: Path) -> None:

@@ -11,19 +11,19 @@ from ..errors import InvalidRequest, NotFound, Unavailable
 from ..settings import Settings
 from .cache import Cache
 from .manifests import manifest_files, sha256_of
-from .paths import checked_version
+from .presigned import links
 from .progress import ByteCount, Progress
 from .s3_client import PART, Location, client, mapped_errors, transfer_config
-from .s3_found import IMMUTABLE, Found, Remote, find, pointed, version_at
+from .s3_found import IMMUTABLE, Found, Remote, asked, find, nothing, pointed, resolve, version_at
 from .s3_objects import names, put, remove
 from .s3_publish import publish
 
-__all__ = ["exists", "fetch", "names", "publish", "put", "remove"]
+__all__ = ["exists", "fetch", "links", "names", "publish", "put", "remove"]
 
 
 def fetch(path: str, revision: str | None, settings: Settings, progress: Progress | None = None) -> Path:
     """A verified copy in the cache of downloads. A version that is there already costs no request beyond that for the pointer."""
-    where = _asked(path, revision)
+    where = asked(path, revision)
     cache = Cache(settings.downloads, settings.cache_bytes)
     if hit := cache.get(_source(settings, where), IMMUTABLE):
         return hit
@@ -37,7 +37,7 @@ def fetch(path: str, revision: str | None, settings: Settings, progress: Progres
         else:
             found = find(s3, where, revision)
         if found is None:
-            raise _nothing(path, revision)
+            raise nothing(path, revision)
         download = partial(_download, s3, found, ByteCount(found.size, progress))
         folder = cache.get_or_download(_source(settings, found.where), found.fingerprint, found.size, download)
     return folder / next(iter(found.files)) if found.single else folder
@@ -45,29 +45,17 @@ def fetch(path: str, revision: str | None, settings: Settings, progress: Progres
 
 def exists(path: str, revision: str | None, settings: Settings) -> bool:
     """Whether `fetch` would find something; costs up to five small requests."""
-    where = _asked(path, revision)
+    where = asked(path, revision)
     s3 = client(settings)
     try:
         with mapped_errors():
-            if revision is None and (version := pointed(s3, where)):
-                return version_at(s3, version) is not None
-            return find(s3, where, revision) is not None
+            return resolve(s3, where, revision) is not None
     except NotFound:
         return False
 
 
-def _asked(path: str, revision: str | None) -> Location:
-    where = Location.of(path)
-    return where if revision is None else where.child(checked_version(revision))
-
-
 def _source(settings: Settings, where: Location) -> str:
     return json.dumps(["s3", settings.s3_endpoint, where.bucket, where.key])
-
-
-def _nothing(path: str, revision: str | None) -> NotFound:
-    as_version = f" as the complete version `{revision}`" if revision else ""
-    return NotFound(f"nothing is stored under `{path}`{as_version}", field="path", remedy="Check the bucket, the key and the version.")
 
 
 def _download(s3: Any, found: Found, count: ByteCount, staging: Path) -> None:
@@ -81,7 +69,12 @@ def _download(s3: Any, found: Found, count: ByteCount, staging: Path) -> None:
             raise InvalidRequest("the folder holds a key that is also a folder", field="path", remedy="Rename the key.") from None
     with ThreadPoolExecutor(max_workers=4) as pool:
         bucket = found.where.bucket
-        announced = list(pool.map(lambda item: _download_one(s3, bucket, item[1], staging / item[0], count), found.files.items()))
+        tasks = pool.map(lambda item: _download_one(s3, bucket, item[1], staging / item[0], count), found.files.items())
+        try:
+            announced = list(tasks)
+        except BaseException:  # a signal to stop among them: it must not wait for the rest of a large download
+            count.stop()
+            raise
     expected = {name: digest for name, digest in zip(found.files, announced, strict=True) if digest}
     sizes = {name: one.size for name, one in found.files.items()}
     for name, record in ({} if found.single else manifest_files(staging)).items():

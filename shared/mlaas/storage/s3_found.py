@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, NotFound
 from .manifests import records
-from .paths import POINTER, is_safe_name, pointed_version
+from .paths import POINTER, checked_version, is_safe_name, pointed_version
 from .s3_client import Location, is_absent, read
 
 __all__ = [
@@ -29,11 +29,12 @@ __all__ = [
     "IMMUTABLE",
     "Found",
     "Remote",
-    "file_at",
-    "file_of_version",
+    "asked",
     "find",
     "folder_at",
+    "nothing",
     "pointed",
+    "resolve",
     "version_at",
 ]
 
@@ -67,6 +68,25 @@ class Found:
         return sum(remote.size for remote in self.files.values())
 
 
+def asked(path: str, revision: str | None) -> Location:
+    """The location that a request names. Raises InvalidRequest."""
+    where = Location.of(path)
+    return where if revision is None else where.child(checked_version(revision))
+
+
+def nothing(path: str, revision: str | None) -> NotFound:
+    """The error that says so."""
+    as_version = f" as the complete version `{revision}`" if revision else ""
+    return NotFound(f"nothing is stored under `{path}`{as_version}", field="path", remedy="Check the bucket, the key and the version.")
+
+
+def resolve(s3: Any, where: Location, revision: str | None) -> Found | None:
+    """What `where` stands for: the version that its pointer names, unless `revision` was asked for, else what is there itself."""
+    if revision is None and (version := pointed(s3, where)):
+        return version_at(s3, version)
+    return find(s3, where, revision)
+
+
 def pointed(s3: Any, where: Location) -> Location | None:
     """The version that the folder's pointer names, None where it has no pointer."""
     text = read(s3, where.child(POINTER))
@@ -94,7 +114,7 @@ def find(s3: Any, where: Location, revision: str | None) -> Found | None:
     version = version_at(s3, where)
     if version or revision is not None:
         return version
-    return folder_at(s3, where) or file_at(s3, where) or file_of_version(s3, where)
+    return folder_at(s3, where) or _file_at(s3, where) or _file_of_version(s3, where)
 
 
 def folder_at(s3: Any, where: Location) -> Found | None:
@@ -112,7 +132,7 @@ def folder_at(s3: Any, where: Location) -> Found | None:
     return Found(where, _fingerprint(files), files) if files else None
 
 
-def file_at(s3: Any, where: Location) -> Found | None:
+def _file_at(s3: Any, where: Location) -> Found | None:
     """The one object at `where`."""
     from botocore.exceptions import ClientError
 
@@ -127,7 +147,7 @@ def file_at(s3: Any, where: Location) -> Found | None:
     return Found(where, _fingerprint(files), files, single=True)
 
 
-def file_of_version(s3: Any, where: Location) -> Found | None:
+def _file_of_version(s3: Any, where: Location) -> Found | None:
     """The file `where` of the version whose folder it is in: a reader need not know that its object lies in an attempt."""
     folder, _, name = where.key.rpartition("/")
     version = version_at(s3, Location(where.bucket, folder)) if folder else None

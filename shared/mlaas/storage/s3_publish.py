@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from .s3_found import ATTEMPT, COMPLETE
 from .s3_objects import upload
 
 __all__ = ["publish"]
+
+log = logging.getLogger("mlaas")
 
 
 def publish(folder: Path, path: str, version: str, settings: Settings, progress: Progress | None = None) -> str:
@@ -45,7 +48,12 @@ def _settle(s3: Any, folder: Path, names: list[str], where: Location, progress: 
     finally:
         if not uploaded:
             _remove(s3, where.child(f"{ATTEMPT}{attempt}"))
-    _put_if_none(s3, where.child(COMPLETE), {"attempt": attempt, "files": table(files)})
+    marker = {"attempt": attempt, "files": table(files)}
+    if _put_if_none(s3, where.child(COMPLETE), marker) and _put_if_none(s3, where.child(COMPLETE), marker):
+        # The store took the second as well, so it ignores the condition: of several publishers the last one wins there.
+        # Each marker still names one attempt's files only, as long as nobody removes an attempt.
+        log.warning("storage.conditions_ignored", extra={"fields": {"bucket": where.bucket}})
+        return
     # Only now that a winner is known: an attempt whose conditional put got no answer may be the version all the same.
     _remove(s3, where.child(ATTEMPT), but=where.child(f"{ATTEMPT}{_winner(s3, where)}"))
 
@@ -61,7 +69,8 @@ def _put(s3: Any, where: Location, document: dict[str, Any], **condition: str) -
     s3.put_object(Bucket=where.bucket, Key=where.key, Body=json.dumps(document).encode(), ContentType="application/json", **condition)
 
 
-def _put_if_none(s3: Any, where: Location, document: dict[str, Any]) -> None:
+def _put_if_none(s3: Any, where: Location, document: dict[str, Any]) -> bool:
+    """Put `document` unless there is something; whether it was put."""
     from botocore.exceptions import ClientError
 
     try:
@@ -73,6 +82,8 @@ def _put_if_none(s3: Any, where: Location, document: dict[str, Any]) -> None:
             raise
         if read(s3, where) is None:
             raise Unavailable("the version is being published by someone else", field="path", remedy="Try again.") from None
+        return False
+    return True
 
 
 def _winner(s3: Any, where: Location) -> str:

@@ -25,12 +25,13 @@ def work(job: jobs.Job) -> dict[str, Any]:
     tokenizer = request.tokenizer
 
     def fetch(path: str, storage_type: str, revision: str | None = None) -> Path:
-        return job.persist(lambda: storage.fetch(path, storage_type, settings=settings, revision=revision))
+        progress = job.downloading
+        return job.persist(lambda: storage.fetch(path, storage_type, settings=settings, revision=revision, progress=progress))
 
     sources = Sources(
         checkpoint=fetch(request.model.path, request.model.storage_type, request.model.revision),
         tokenizer=fetch(tokenizer.path, tokenizer.storage_type) if tokenizer else None,
-        table=job.persist(lambda: references.fetch(request.dataset, part="dataset", settings=settings)),
+        table=job.persist(lambda: references.fetch(request.dataset, part="dataset", settings=settings, progress=job.downloading)),
     )
 
     def report(report: Report) -> None:

@@ -33,13 +33,15 @@ def publish(
     return Catalog(shared(settings)).publish("models", name_of(save.path, save.name), bundle.digest, entry)
 
 
-def export_and_publish(model: ModelRef, objective: str, save: ModelSave, settings: Settings) -> dict[str, Any]:
-    """Export the checkpoint of `model`, publish it and return its catalog entry."""
+def export_and_publish(
+    model: ModelRef, objective: str, save: ModelSave, settings: Settings, progress: storage.Progress | None = None
+) -> dict[str, Any]:
+    """Export the checkpoint of `model`, publish it and return its catalog entry; `progress` is told of a download."""
     if not model.path:
         raise InvalidRequest(
             "an export starts from a checkpoint", field="--model", remedy="Name it as local:PATH, s3:BUCKET/KEY or hub:ORG/REPO."
         )
-    checkpoint = storage.fetch(model.path, model.storage_type, settings=settings, revision=model.revision)
+    checkpoint = storage.fetch(model.path, model.storage_type, settings=settings, revision=model.revision, progress=progress)
     from .export import export  # torch, and so after the cheap refusals
 
     with jobs.workspace(settings) as folder:

@@ -6,7 +6,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -15,14 +15,17 @@ import requests
 from cloudevents.http import CloudEvent
 
 from . import events, references
-from .errors import InvalidRequest, Malformed, Unavailable
-from .settings import current
+from .errors import InvalidRequest, Malformed, TooLarge, Unavailable
+from .kafka_connection import connecting, settings_for
+from .settings import Settings
 
 __all__ = ["EVENTS", "REQUESTS", "Answer", "EventClient", "HttpClient", "Refused"]
 
 REQUESTS = "mlaas.requests"
 EVENTS = "mlaas.events"
 DEAD_LETTERS = "mlaas.dead-letters"
+
+Record = tuple[list[tuple[str, bytes]], bytes | None, bytes]  # headers, key, value
 
 
 class Refused(InvalidRequest):
@@ -72,23 +75,32 @@ class HttpClient:
 
 
 class EventClient:
-    """Kafka at `bootstrap`: publish requests, read replies. Use it as a context manager."""
+    """Kafka, as the settings say or at `HOST:PORT`: publish requests, read replies. Use it as a context manager.
 
-    def __init__(self, bootstrap: str, *, topic: str = EVENTS) -> None:
+    Raises InvalidRequest, naming the setting, where Kafka refuses the connection, and Unavailable where none answers.
+    """
+
+    def __init__(self, kafka: str | Settings, *, topic: str = EVENTS) -> None:
         from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-        from kafka.errors import KafkaError
 
-        servers = bootstrap.split(",")
-        try:
-            self._producer = KafkaProducer(bootstrap_servers=servers, acks="all", linger_ms=2)
-            self._consumer = KafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, fetch_max_wait_ms=50)
-            partitions = self._consumer.partitions_for_topic(topic) or set()
-        except KafkaError as error:
-            raise Unavailable(
-                f"no Kafka answers at {bootstrap}", remedy="Start the platform with `mlaas up`, or set MLAAS_KAFKA."
-            ) from error
-        if not partitions:
-            raise Unavailable(f"Kafka has no topic {topic}", remedy="Start the platform with `mlaas up`; it makes the topics.")
+        settings = settings_for(kafka)
+        self._max_event_bytes = settings.max_event_bytes
+        with ExitStack() as made, connecting(settings) as options:
+            # Without idempotence no outage leaves the producer unusable; with one request at a time its order stays.
+            limits = {
+                "max_in_flight_requests_per_connection": 1,
+                "max_block_ms": 5000,
+                "request_timeout_ms": 5000,
+                "delivery_timeout_ms": 10_000,
+            }
+            self._producer = KafkaProducer(**options, **limits, acks="all", linger_ms=2, enable_idempotence=False, metrics_enabled=False)
+            made.callback(self._producer.close, timeout=1)
+            self._consumer = KafkaConsumer(**options, enable_auto_commit=False, fetch_max_wait_ms=50)
+            made.callback(self._consumer.close)
+            partitions = self._consumer.partitions_for_topic(topic)
+            if not partitions:
+                raise Unavailable(f"Kafka has no topic {topic}", remedy="Start the platform with `mlaas up`; it makes the topics.")
+            made.pop_all()
         self._unread: deque[Any] = deque()
         self._partitions = [TopicPartition(topic, number) for number in sorted(partitions)]
         self._consumer.assign(self._partitions)
@@ -112,21 +124,47 @@ class EventClient:
         self._unread.clear()
         self._consumer.seek_to_beginning(*self._partitions)
 
-    def send(self, requested: Iterable[CloudEvent], *, structured: bool = False) -> int:
-        """Publish events, durably: returns how many when Kafka has acknowledged all of them. Raises TooLarge, Unavailable."""
-        from kafka.errors import KafkaError
+    def send(self, requested: Iterable[CloudEvent], *, structured: bool = False, patience: float = 60.0) -> int:
+        """Publish events, durably: returns how many when Kafka has acknowledged all of them.
 
-        pending = []
-        for event in requested:
-            headers, key, value = events.to_kafka(event, structured=structured)
-            references.check_event_size(len(value) + sum(len(name) + len(text) for name, text in headers), current().max_event_bytes)
-            pending.append(self._producer.send(REQUESTS, value=value, key=key, headers=headers))
+        What Kafka did not acknowledge is sent again, with the same id, until `patience` seconds have passed: at least once,
+        and in the order given for each partition key unless Kafka goes away in the middle. Raises TooLarge, Unavailable.
+        """
+        left = [events.to_kafka(event, structured=structured) for event in requested]
+        for headers, _, value in left:  # before any is sent
+            size = len(value) + sum(len(name) + len(text) for name, text in headers)
+            references.check_event_size(size, self._max_event_bytes)
+        count, deadline = len(left), time.monotonic() + patience
+        while left := self._publish(left):
+            if time.monotonic() > deadline:
+                detail = f"Kafka did not take {len(left)} of {count} events within {patience:.0f} s"
+                raise Unavailable(detail, remedy="Send them again; the same id gives the same reply.")
+            time.sleep(0.2)
+        return count
+
+    def _publish(self, records: Sequence[Record]) -> list[Record]:
+        """Those of `records` that Kafka did not acknowledge."""
+        from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
+
+        pending: list[tuple[Record, Any]] = []
+        failed: list[Record] = []
         try:
-            for future in pending:
-                future.get(timeout=30)
-        except KafkaError as error:
-            raise Unavailable("Kafka did not take the event", remedy="Send it again; the same id gives the same reply.") from error
-        return len(pending)
+            for number, (headers, key, value) in enumerate(records):
+                try:
+                    pending.append((records[number], self._producer.send(REQUESTS, value=value, key=key, headers=headers)))
+                except KafkaTimeoutError:  # nobody tells the topic's partitions, or takes what waits already
+                    failed = list(records[number:])
+                    break
+            for record, future in pending:
+                try:
+                    future.get(timeout=15)
+                except (MessageSizeTooLargeError, RecordListTooLargeError):
+                    raise
+                except KafkaError:
+                    failed.append(record)
+        except (MessageSizeTooLargeError, RecordListTooLargeError):
+            raise TooLarge("an event is larger than Kafka takes", remedy="Send a reference to the data instead.") from None
+        return failed
 
     def watch(self, *, seconds: float | None = None) -> Iterator[CloudEvent]:
         """Events as they arrive; for ever, or until `seconds` have passed."""

@@ -1,8 +1,8 @@
 """The platform's settings: read once from the environment, every name spelled here and nowhere else.
 
 `load(environ)` takes the environment as an argument, so a test passes a dict. A value that cannot be cast stops the
-start and names the key. Secrets never appear here: S3 credentials come from the usual AWS_ variables or files and the
-hub's token from HF_TOKEN, both read by their own libraries.
+start and names the key. Secrets are hidden in repr. S3 credentials come from the usual AWS_ variables or files and the
+hub's token from HF_TOKEN, both read by their own libraries and never here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from .errors import MlaasError
 
 __all__ = ["Settings", "current", "load", "table"]
 
+_FOLDERS_AND_FILES = ("home", "root", "cache", "kafka_ca", "kafka_certificate", "kafka_key")
+
 
 class BadSetting(MlaasError):
     """A setting in the environment cannot be used."""
@@ -34,6 +36,11 @@ def _place(text: str) -> str:
     if storage_type not in ("local", "s3") or not path.strip("/"):
         raise ValueError(text)
     return text.rstrip("/")
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    known = {name: name for name in names}
+    return lambda text: known[text.strip().upper()]
 
 
 def _positive(text: str) -> int:
@@ -67,6 +74,30 @@ class Settings:
         secret=True,
     )
     kafka: str = _setting("MLAAS_KAFKA", "127.0.0.1:9092", str, "Kafka bootstrap servers, comma separated.")
+    kafka_security: str = _setting(
+        "MLAAS_KAFKA_SECURITY",
+        "PLAINTEXT",
+        _one_of("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
+        "How Kafka is spoken to: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL (TLS and a login).",
+    )
+    kafka_sasl_mechanism: str | None = _setting(
+        "MLAAS_KAFKA_SASL_MECHANISM",
+        None,
+        _one_of("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
+        "How to log in to Kafka: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.",
+    )
+    kafka_username: str | None = _setting("MLAAS_KAFKA_USERNAME", None, str, "User who logs in to Kafka.")
+    kafka_password: str | None = _setting("MLAAS_KAFKA_PASSWORD", None, str, "Password of that user.", secret=True)
+    kafka_ca: Path | None = _setting(
+        "MLAAS_KAFKA_CA", None, Path, "PEM file of the authorities that sign Kafka's certificate; those of the system by default."
+    )
+    kafka_certificate: Path | None = _setting(
+        "MLAAS_KAFKA_CERTIFICATE", None, Path, "PEM file of this client's certificate, where Kafka asks for one (mutual TLS)."
+    )
+    kafka_key: Path | None = _setting("MLAAS_KAFKA_KEY", None, Path, "PEM file of that certificate's key, without a passphrase.")
+    kafka_partitions: int = _setting(
+        "MLAAS_KAFKA_PARTITIONS", 4, _positive, "Partitions of the topics that `mlaas up` makes; those that exist keep theirs."
+    )
     url: str = _setting("MLAAS_URL", "http://127.0.0.1:8080", str, "Where the command line finds the platform's HTTP port.")
     sink: str | None = _setting("K_SINK", None, str, "URL of the Broker's ingress; set by Knative's SinkBinding and by `mlaas up`.")
     event_path: Path | None = _setting(
@@ -146,7 +177,7 @@ def load(environ: Mapping[str, str]) -> Settings:
             ) from error
         values[spec.name] = value
     settings = Settings(**values)
-    expanded = {name: path.expanduser().absolute() for name in ("home", "root", "cache") if (path := getattr(settings, name))}
+    expanded = {name: path.expanduser().absolute() for name in _FOLDERS_AND_FILES if (path := getattr(settings, name))}
     return dataclasses.replace(settings, **expanded)
 
 

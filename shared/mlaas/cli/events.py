@@ -33,7 +33,7 @@ def send(
     """Publish a request to Kafka as a CloudEvent."""
     kind = capability if "." in capability else events.event_type(capability.replace("-", "_"), "requested")
     event = events.build(kind, source, json_argument(data), id=id)
-    with EventClient(current().kafka) as client:
+    with EventClient(current()) as client:
         client.send([event], structured=structured)
         if not wait:
             display.event(event, as_json)
@@ -55,7 +55,7 @@ def watch(
     as_json: Json = False,
 ) -> None:
     """Show the platform's events as they arrive. Ctrl-C ends it."""
-    with EventClient(current().kafka, topic=DEAD_LETTERS if dead_letters else EVENTS) as client:
+    with EventClient(current(), topic=DEAD_LETTERS if dead_letters else EVENTS) as client:
         if from_beginning:
             client.from_beginning()
         for event in client.watch(seconds=seconds):

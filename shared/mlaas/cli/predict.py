@@ -65,5 +65,5 @@ def _ask(capability: str, request: dict[str, Any], kafka: bool, timeout: float) 
     settings = current()
     if not kafka:
         return HttpClient(settings.url, timeout=timeout).ask(capability, request)
-    with EventClient(settings.kafka) as client:
+    with EventClient(settings) as client:
         return client.ask(capability, request, seconds=timeout)

@@ -7,83 +7,30 @@ itself in the dead letters), and only as far as every earlier event of the parti
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from .. import events
-from ..errors import InvalidRequest, Malformed, MlaasError, TooLarge, Unavailable
+from ..errors import InvalidRequest, Malformed, MlaasError
 from ..runtime import problem_response
+from .broker import UNWRITABLE, Broker
 from .manifests import Route
 
-__all__ = ["Broker", "Send", "Subscription", "from_record"]
+__all__ = ["Send", "Subscription", "from_record"]
 
-RECORD_BYTES = 4 * 1024**2  # room for a request of Kafka's default size and what a dead letter adds to it
 IN_FLIGHT = 256  # events of a subscription that are fetched and not at their end
 COMMIT_SECONDS, DRAIN_SECONDS, RETRY_AFTER_SECONDS = 0.25, 2.0, 30.0
-_UNWRITABLE = (GenericException, AttributeError, ValueError, RecursionError)  # what the cloudevents library raises for odd attributes
 RETRIED = (0, 404, 408, 409, 429)  # and 5xx, as Knative does
 
 log = logging.getLogger("mlaas")
 Send = Callable[[CloudEvent], tuple[bytes, int, Mapping[str, str]] | None]  # an answer's body, status (0: none came) and headers
-
-
-class Broker:
-    """Kafka at `bootstrap`, with `topics`. Whoever waits for it gives up once `stopping` is set. Raises Unavailable."""
-
-    def __init__(self, bootstrap: str, topics: Iterable[str]) -> None:
-        self.stopping = threading.Event()
-        self._kafka: dict[str, Any] = {"bootstrap_servers": bootstrap.split(","), "reconnect_backoff_max_ms": 1000}
-        limits = {"max_block_ms": 5000, "request_timeout_ms": 5000, "delivery_timeout_ms": 10000, "max_request_size": RECORD_BYTES}
-        try:
-            admin = KafkaAdminClient(**self._kafka, bootstrap_timeout_ms=10000)
-            settings = {"num_partitions": 1, "configs": {"max.message.bytes": str(RECORD_BYTES)}}
-            if missing := set(topics) - set(admin.list_topics()):
-                admin.create_topics(dict.fromkeys(missing, settings), wait_for_metadata=True)
-            admin.close()
-            # Without idempotence no outage leaves the producer unusable; whoever waits for each acknowledgement keeps the order.
-            self._producer = KafkaProducer(**self._kafka, **limits, acks="all", enable_idempotence=False, metrics_enabled=False)
-        except KafkaError as error:
-            remedy = "Start it, or name another: mlaas up --kafka HOST:PORT."
-            raise Unavailable(f"Kafka at {bootstrap} cannot be used ({type(error).__name__})", remedy=remedy) from None
-
-    def append(self, topic: str, event: CloudEvent, patience: float = float("inf")) -> None:
-        """Append and wait for the acknowledgement, `patience` seconds while Kafka is away. Raises Malformed, TooLarge, Unavailable."""
-        try:
-            headers, key, value = events.to_kafka(event)
-        except _UNWRITABLE:
-            raise Malformed("the event cannot be written to Kafka", remedy="Send attributes that are strings.") from None
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                self._producer.send(topic, value=value, key=key, headers=headers).get(timeout=15)
-                return
-            except (MessageSizeTooLargeError, RecordListTooLargeError):
-                raise TooLarge("the event is larger than the broker takes", remedy="Send a reference to the data instead.") from None
-            except KafkaError as error:
-                log.warning("broker.away", extra={"fields": {"topic": topic, "reason": type(error).__name__}})
-                if self.stopping.wait(0.5) or time.monotonic() > deadline:
-                    raise Unavailable("the event broker is away", remedy="Send the event again in a moment.") from None
-
-    def consumer(self, group: str) -> KafkaConsumer:
-        """The one member of `group`, which gets its partitions at once when it comes back after it was killed."""
-        offsets = {"enable_auto_commit": False, "auto_offset_reset": "earliest", "max_partition_fetch_bytes": 2 * RECORD_BYTES}
-        # It is alive while it sends heartbeats: it need not poll while all that it has got waits for a retry.
-        alive = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 1000, "max_poll_interval_ms": 24 * 3600 * 1000}
-        return KafkaConsumer(**self._kafka, **offsets, **alive, metrics_enabled=False, group_id=group, group_instance_id=f"{group}-mlaas")
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._producer.close(timeout=2)
 
 
 @dataclass
@@ -209,7 +156,7 @@ def from_record(record: Any) -> CloudEvent:
         event = events.from_kafka(dict(record.headers), record.key, value)
         events.to_kafka(event)
         return event
-    except (Malformed, *_UNWRITABLE):
+    except (Malformed, *UNWRITABLE):
         source = f"/apis/v1/namespaces/default/kafkasources/requests#{record.topic}"
         place, content = f"partition:{record.partition}/offset:{record.offset}", "application/octet-stream"
         return CloudEvent({"type": events.KAFKA_RECORD, "source": source, "id": place, "datacontenttype": content}, value)

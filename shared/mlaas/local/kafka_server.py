@@ -18,14 +18,15 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from ..errors import MlaasError, Unavailable
 from .processes import Watchdog, end, free_port
 
-__all__ = ["VERSION", "KafkaServer", "fetch_jars", "free_port", "install", "installed", "is_free"]
+__all__ = ["VERSION", "KafkaServer", "Listener", "fetch_jars", "free_port", "install", "installed", "is_free"]
 
 VERSION = "4.3.1"
 COORDINATE = f"org.apache.kafka:kafka_2.13:{VERSION}"
@@ -173,13 +174,26 @@ def is_free(port: int) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Listener:
+    """A further port of 127.0.0.1 on which the broker speaks `protocol`; `properties` are those of the listener (ssl.client.auth, ...)."""
+
+    name: str
+    protocol: str
+    port: int
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
 class KafkaServer:
     """A broker on 127.0.0.1 with its state under `data`: a context, or `start` and `stop`.
 
     It ends with this process even if that is killed, and does not get the terminal's Ctrl-C, so that its owner can stop it last.
     """
 
-    def __init__(self, data: Path, port: int, controller_port: int, *, watchdog: Watchdog | None = None) -> None:
+    def __init__(
+        self, data: Path, port: int, controller_port: int, *, watchdog: Watchdog | None = None, listeners: Sequence[Listener] = ()
+    ) -> None:
+        self._listeners = tuple(listeners)
         self.data, self.port, self.controller_port = data.absolute(), port, controller_port
         self.bootstrap = f"127.0.0.1:{port}"
         self.log = self.data / "kafka.log"
@@ -208,7 +222,7 @@ class KafkaServer:
         jars = install()
         self.data.mkdir(parents=True, exist_ok=True)
         self._end_stale()
-        for port in (self.port, self.controller_port):
+        for port in (self.port, self.controller_port, *(one.port for one in self._listeners)):
             if not is_free(port):
                 raise Unavailable(
                     f"port {port} is taken, Kafka cannot listen there", remedy="Stop what listens on it, or choose another port."
@@ -245,10 +259,15 @@ class KafkaServer:
 
     def _write_properties(self) -> None:
         listener, controller = f"PLAINTEXT://127.0.0.1:{self.port}", f"127.0.0.1:{self.controller_port}"
+        further = "".join(f",{one.name}://127.0.0.1:{one.port}" for one in self._listeners)
+        protocols = "".join(f",{one.name}:{one.protocol}" for one in self._listeners)
+        own = {f"listener.name.{one.name.lower()}.{name}": value for one in self._listeners for name, value in one.properties.items()}
         values = {
             **_PROPERTIES,
-            "listeners": f"{listener},CONTROLLER://{controller}",
-            "advertised.listeners": listener,
+            **own,
+            "listeners": f"{listener}{further},CONTROLLER://{controller}",
+            "advertised.listeners": f"{listener}{further}",
+            "listener.security.protocol.map": _PROPERTIES["listener.security.protocol.map"] + protocols,
             "controller.quorum.voters": f"1@{controller}",
             "log.dirs": str(self.data / "topics"),
         }

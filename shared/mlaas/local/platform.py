@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import logging
 import os
@@ -21,7 +22,8 @@ from cloudevents.http import CloudEvent
 from .. import events
 from ..errors import Unavailable
 from ..settings import Settings
-from .dispatch import Broker, Send, Subscription
+from .broker import Broker, own_kafka
+from .dispatch import Send, Subscription
 from .gateway import create_app, serve
 from .kafka_server import KafkaServer, free_port
 from .manifests import Route, Workload, load
@@ -56,7 +58,8 @@ class Platform:
         self._folder = (functions or REPOSITORY / "functions").absolute().parent
         self._wired = load(manifests or REPOSITORY / "eventing" / "base")
         self._stops = contextlib.ExitStack()
-        self.bootstrap, self.url = kafka_external or f"127.0.0.1:{kafka_port}", f"http://127.0.0.1:{port}"
+        self._kafka = dataclasses.replace(settings, kafka=kafka_external) if kafka_external else own_kafka(settings, kafka_port)
+        self.bootstrap, self.url = self._kafka.kafka, f"http://127.0.0.1:{port}"
         self.functions: dict[str, Process] = {}
         self._jobs: dict[str, JobSink] = {}
         self._subscriptions: dict[str, Subscription] = {}
@@ -108,7 +111,7 @@ class Platform:
             kafka = KafkaServer(home / "kafka", self._kafka_port, free_port(), watchdog=self._watchdog)
             kafka.start()
         topics = {topic for route in wired.routes.values() for topic in route.topics}
-        self._broker = Broker(self.bootstrap, topics | set(wired.sinks.values()))
+        self._broker = Broker(self._kafka, topics | set(wired.sinks.values()))
         self._stops.callback(self._broker.close)
         self.functions = {name: Process(name, one, self._spawn) for name, one in wired.services.items()}
         deployments = [Process(name, one, self._spawn) for name, one in wired.deployments.items()]

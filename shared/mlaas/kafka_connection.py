@@ -14,6 +14,7 @@ from typing import Any
 
 from .errors import InvalidRequest, Unavailable
 from .kafka_diagnosis import Login, diagnose
+from .kafka_records import tolerate_odd_headers
 from .settings import Settings, current
 
 __all__ = ["check", "connecting", "options", "servers", "settings_for"]
@@ -60,6 +61,7 @@ def connecting(settings: Settings) -> Iterator[dict[str, Any]]:
     from kafka.errors import KafkaError
 
     given = options(settings)
+    tolerate_odd_headers()
     _explain(settings, given)  # once, before a client would try a wrong password again and again
     try:
         yield given

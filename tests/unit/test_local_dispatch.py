@@ -12,7 +12,7 @@ from kafka import TopicPartition
 from mlaas import events
 from mlaas.errors import TooLarge, Unavailable
 from mlaas.events import to_http
-from mlaas.local.dispatch import Subscription, from_record
+from mlaas.local.dispatch import IN_FLIGHT_OF_A_PARTITION, Subscription, from_record
 from mlaas.local.manifests import Route
 
 REPLY = {"ce-specversion": "1.0", "ce-id": "2", "ce-source": "/f", "ce-type": "r", "Content-Type": "application/json"}
@@ -29,11 +29,16 @@ def record(headers=(), value=b"", key=None, offset=7):
 
 
 class FakeBroker:
-    """Keeps what is appended; refuses what has `limit` bytes and more. Its consumer serves `count` events of one partition once."""
+    """Keeps what is appended; refuses what has `limit` bytes and more. Its consumer serves `count` events of each partition once.
 
-    def __init__(self, limit=10**9, count=0, failures=0):
+    The ids of the events of the first partition begin at 0, those of the second at 1000.
+    """
+
+    def __init__(self, limit=10**9, count=0, failures=0, partitions=1):
         self.appended, self.limit, self.stopping = [], limit, threading.Event()
-        self.count, self.failures, self.served, self.committed, self.closed = count, failures, 0, [], False
+        self.count, self.failures, self.committed, self.closed = count, failures, [], False
+        self.served = {TopicPartition("t", number): 0 for number in range(partitions)}
+        self.stopped, self.ends = set(), {}
 
     def append(self, topic, event, patience=0.0):
         headers, _, value = events.to_kafka(event)
@@ -50,18 +55,34 @@ class FakeBroker:
     def subscribe(self, topics): ...
 
     def poll(self, timeout_ms, max_records):
-        offsets = range(self.served, min(self.count, self.served + max_records))
-        self.served += len(offsets)
-        if not offsets:
+        found = {}
+        for partition in set(self.served) - self.stopped:
+            first, room = self.served[partition], max_records - sum(map(len, found.values()))
+            offsets = range(first, min(self.count, first + room))
+            self.served[partition] += len(offsets)
+            written = [(offset, events.to_kafka(event(1000 * partition.partition + offset))) for offset in offsets]
+            if written:
+                found[partition] = [record(headers, value, key, offset) for offset, (headers, key, value) in written]
+        if not found:
             time.sleep(0.01)
-            return {}
-        return {PARTITION: [record(*(lambda h, k, v: (h, v, k))(*events.to_kafka(event(n))), offset=n) for n in offsets]}
+        return found
+
+    def pause(self, *partitions):
+        self.stopped |= set(partitions)
+
+    def resume(self, *partitions):
+        self.stopped -= set(partitions)
+
+    def paused(self):
+        return set(self.stopped)
 
     def commit(self, offsets, timeout_ms):
-        self.committed.append(offsets[PARTITION].offset)
+        self.ends |= {partition.partition: one.offset for partition, one in offsets.items()}
+        if PARTITION in offsets:
+            self.committed.append(offsets[PARTITION].offset)
 
     def assignment(self):
-        return {PARTITION}
+        return set(self.served)
 
     def highwater(self, partition):
         return self.count
@@ -231,6 +252,49 @@ def test_an_ordered_subscription_delivers_one_after_the_other(subscribe):
     subscribe(target, broker, ordered=True)
     until(ended(broker, 9))
     assert (target.handled, target.most) == (list(range(9)), 1)
+
+
+def test_an_ordered_subscription_holds_up_what_is_behind_an_event_that_is_tried_again(subscribe):
+    target, broker = Target(lambda offset, attempt: 500 if offset == 2 and attempt < 2 else 200), FakeBroker(count=5)
+    one = subscribe(target, broker, ordered=True, retry=3, delay=0.05)
+    until(ended(broker, 5))
+    assert target.handled == [0, 1, 2, 2, 2, 3, 4]
+    assert one.counts["retried"] == 2
+
+
+def test_an_ordered_subscription_holds_up_no_other_partition_however_many_events_wait(subscribe):
+    gate, broker = threading.Event(), FakeBroker(count=300, partitions=2)
+    target = Target(lambda number, attempt: 200 if number else gate.wait(10) and 200)
+    one = subscribe(target, broker, ordered=True)
+    until(lambda: broker.ends.get(1) == 300)
+    assert not [number for number in target.handled if number < 1000], "the first partition waits for its first event"
+    assert [number for number in target.handled if number >= 1000] == list(range(1000, 1300))
+    assert one.counts["in_flight"] <= 2 * IN_FLIGHT_OF_A_PARTITION
+    gate.set()
+    until(ended(broker, 300))
+    assert [number for number in target.handled if number < 1000] == list(range(300))
+
+
+def test_an_ordered_event_that_meets_a_defect_is_tried_again_before_the_next(subscribe):
+    def broken(offset, attempt):
+        if (offset, attempt) == (1, 0):
+            raise ZeroDivisionError
+        return 200
+
+    target, broker = Target(broken), FakeBroker(count=3)
+    subscribe(target, broker, ordered=True)
+    until(ended(broker, 3))
+    assert target.handled == [0, 1, 1, 2]
+
+
+def test_stopping_ends_an_ordered_subscription_that_waits_for_a_retry_and_commits_nothing_of_it(subscribe):
+    target, broker = Target(lambda offset, attempt: 500), FakeBroker(count=3)
+    subscribe(target, broker, ordered=True, retry=5, delay=60)
+    until(lambda: target.handled == [0])
+    broker.stopping.set()
+    until(lambda: broker.closed)
+    assert target.handled == [0]
+    assert set(broker.committed) <= {0}
 
 
 def test_as_many_events_are_in_flight_as_there_are_workers(subscribe):

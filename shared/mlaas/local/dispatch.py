@@ -1,16 +1,21 @@
 """What Knative's KafkaSource, Broker and Trigger do: events from topics to subscribers, replies back to the Broker's topic.
 
 At least once: an offset is committed only when its event is at its end (its reply durably in the Broker's topic, or
-itself in the dead letters), and only as far as every earlier event of the partition is at its end too.
+itself in the dead letters), and only as far as every earlier event of the partition is at its end too. Where a Trigger is
+`ordered`, and for a KafkaSource, an event that must be tried again holds up what is behind it in its partition, and
+nothing in another partition, as with Knative; elsewhere the others overtake it.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
+import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +26,12 @@ from .. import events
 from ..errors import InvalidRequest, Malformed, MlaasError
 from ..runtime import problem_response
 from .broker import UNWRITABLE, Broker
+from .lanes import Lanes
 from .manifests import Route
 
 __all__ = ["Send", "Subscription", "from_record"]
 
-IN_FLIGHT = 256  # events of a subscription that are fetched and not at their end
+IN_FLIGHT, IN_FLIGHT_OF_A_PARTITION = 256, 64  # events of a subscription that are fetched and not at their end
 COMMIT_SECONDS, DRAIN_SECONDS, RETRY_AFTER_SECONDS = 0.25, 2.0, 30.0
 RETRIED = (0, 404, 408, 409, 429)  # and 5xx, as Knative does
 
@@ -66,20 +72,20 @@ class Subscription:
                 self.broker.stopping.wait(0.5)
 
     def _consume(self) -> None:
-        kafka, pool = self.broker.consumer(self.route.group), ThreadPoolExecutor(1 if self.route.ordered else self.workers)
+        kafka, lanes = self.broker.consumer(self.route.group), Lanes(self.workers, ordered=self.route.ordered)
         works: dict[tuple[TopicPartition, int], _Work] = {}
         positions: dict[TopicPartition, int] = {}
         committed, looked = dict[TopicPartition, OffsetAndMetadata](), 0.0
         try:
             kafka.subscribe(list(self.route.topics))
             while not self.broker.stopping.is_set():
-                room = IN_FLIGHT - len(works)
+                room = self._room(kafka, works)
                 batches = kafka.poll(timeout_ms=100, max_records=room) if room > 0 else {}
                 for partition, records in batches.items():
                     positions[partition] = records[-1].offset + 1
                     found = {(partition, record.offset): from_record(record) for record in records}
                     works |= {place: _Work(event) for place, event in found.items() if self.route.accepts(event.get_attributes())}
-                self._advance(works, pool)
+                self._advance(works, lanes)
                 if time.monotonic() > looked + COMMIT_SECONDS:
                     committed, looked = self._commit(kafka, works, positions, committed), time.monotonic()
                 if batches or room <= 0:  # ten groups that fetch a busy topic event by event would cost more than the events
@@ -88,11 +94,24 @@ class Subscription:
             self._advance(works, None)
             self._commit(kafka, works, positions, committed)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            lanes.close()
             kafka.close(autocommit=False, timeout_ms=1000)
 
-    def _advance(self, works: dict[tuple[TopicPartition, int], _Work], pool: ThreadPoolExecutor | None) -> None:
-        """Forget what is at its end; begin what is due, if there is still a `pool`."""
+    def _room(self, kafka: KafkaConsumer, works: Collection[tuple[TopicPartition, int]]) -> int:
+        """How many events may be fetched; where order counts, a partition whose first event waits must not take it from the others."""
+        if not self.route.ordered:
+            return IN_FLIGHT - len(works)
+        counted = Counter(partition for partition, _ in works)
+        mine, paused = kafka.assignment(), kafka.paused()
+        many = {partition for partition in mine if counted[partition] >= IN_FLIGHT_OF_A_PARTITION}
+        if many - paused:
+            kafka.pause(*(many - paused))
+        if paused - many:
+            kafka.resume(*(paused - many))
+        return IN_FLIGHT_OF_A_PARTITION
+
+    def _advance(self, works: dict[tuple[TopicPartition, int], _Work], lanes: Lanes | None) -> None:
+        """Forget what is at its end; begin what is due, if there are still `lanes`."""
         for place, work in list(works.items()):
             if work.future and work.future.done():
                 if failed := work.future.exception():  # Kafka is away and the platform stops, or a defect: nothing is lost by trying again
@@ -102,8 +121,11 @@ class Subscription:
                     del works[place]
                     continue
                 work.attempt, work.due, work.future = work.attempt + 1, time.monotonic() + delay, None
-            if pool and not work.future and work.due <= time.monotonic():
-                work.future = pool.submit(self._deliver, work.event, work.attempt)
+            if lanes and not work.future and work.due <= time.monotonic():
+                if self.route.ordered:
+                    work.future = lanes.submit(place[0], self._deliver_first, work.event, lanes.ended)
+                else:
+                    work.future = lanes.submit(None, self._deliver, work.event, work.attempt)
         self.counts["in_flight"] = len(works)
 
     def _commit(self, kafka: KafkaConsumer, works: Any, positions: Mapping[Any, int], committed: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -115,6 +137,21 @@ class Subscription:
             kafka.commit(done, timeout_ms=5000)
         self.counts["lag"] = sum(max(0, (kafka.highwater(one) or 0) - offset) for one, offset in ends.items())
         return done
+
+    def _deliver_first(self, event: CloudEvent, ended: threading.Event) -> float | None:
+        """Try until the event is at its end, and hold up what is behind it; not at its end only when its lane has `ended`."""
+        for attempt in itertools.count():
+            if ended.is_set() or self.broker.stopping.is_set():
+                break
+            try:
+                delay = self._deliver(event, attempt)
+            except Exception:  # a defect, or Kafka is away: nothing is lost by trying again
+                log.exception("delivery.failed", extra={"fields": {"name": self.route.name, "id": event["id"]}})
+                delay = 1.0
+            if delay is None:
+                return None
+            ended.wait(delay)
+        return 1.0
 
     def _deliver(self, event: CloudEvent, attempt: int) -> float | None:
         """Try once; None when the event is at its end, or the seconds until the next try."""

@@ -83,8 +83,8 @@ class EventClient:
     def __init__(self, kafka: str | Settings, *, topic: str = EVENTS) -> None:
         from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-        settings = settings_for(kafka)
-        self._max_event_bytes = settings.max_event_bytes
+        self._settings = settings = settings_for(kafka)
+        self._unread: deque[Any] = deque()
         with ExitStack() as made, connecting(settings) as options:
             # Without idempotence no outage leaves the producer unusable; with one request at a time its order stays.
             limits = {
@@ -100,11 +100,10 @@ class EventClient:
             partitions = self._consumer.partitions_for_topic(topic)
             if not partitions:
                 raise Unavailable(f"Kafka has no topic {topic}", remedy="Start the platform with `mlaas up`; it makes the topics.")
+            self._partitions = [TopicPartition(topic, number) for number in sorted(partitions)]
+            self._consumer.assign(self._partitions)
+            self.from_now()
             made.pop_all()
-        self._unread: deque[Any] = deque()
-        self._partitions = [TopicPartition(topic, number) for number in sorted(partitions)]
-        self._consumer.assign(self._partitions)
-        self.from_now()
 
     def __enter__(self) -> EventClient:
         return self
@@ -133,7 +132,7 @@ class EventClient:
         left = [events.to_kafka(event, structured=structured) for event in requested]
         for headers, _, value in left:  # before any is sent
             size = len(value) + sum(len(name) + len(text) for name, text in headers)
-            references.check_event_size(size, self._max_event_bytes)
+            references.check_event_size(size, self._settings.max_event_bytes)
         count, deadline = len(left), time.monotonic() + patience
         while left := self._publish(left):
             if time.monotonic() > deadline:
@@ -188,7 +187,7 @@ class EventClient:
         for event in self.watch(seconds=seconds):
             cause = event.get("causationid")
             if cause in wanted and cause not in found and until(event):
-                found[cause] = references.resolved(event, current())
+                found[cause] = references.resolved(event, self._settings)
                 if len(found) == len(wanted):
                     return found
         raise Unavailable(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import time
@@ -25,7 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from . import events
+from . import events, kafka_lag
 from .client import Answer
 from .errors import MlaasError
 from .storage import Link
@@ -84,7 +83,7 @@ def event(event: CloudEvent, as_json: bool, *, data: bool = False) -> None:
     if as_json:
         json_(events.to_json(event))
         return
-    reason = f" {event.get('knativeerrorcode')} {_reason(event)}" if event.get("knativeerrorcode") else ""
+    reason = f" {event.get('knativeerrorcode')} {kafka_lag.reason(event)}" if event.get("knativeerrorcode") else ""
     console.print(
         f"{str(event.get('time') or '')[11:23]:12} {event['type']:44} {event.get('subject') or event['id']}{reason}",
         markup=False,
@@ -92,15 +91,6 @@ def event(event: CloudEvent, as_json: bool, *, data: bool = False) -> None:
     )
     if data:
         console.print_json(json.dumps(event.data, ensure_ascii=False))
-
-
-def _reason(event: CloudEvent) -> str:
-    """Why an event is among the dead letters: Knative keeps the beginning of the answer's body in base64."""
-    try:
-        text = base64.b64decode(event.get("knativeerrordata") or "", validate=True).decode(errors="replace")
-        return str(json.loads(text)["detail"])
-    except (ValueError, KeyError, TypeError):
-        return str(event.get("knativeerrordata") or "")
 
 
 def classified(texts: Sequence[str], answer: Answer, as_json: bool) -> None:

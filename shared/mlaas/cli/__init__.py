@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import catalog, events, platform, predict, work
+from . import catalog, events, platform, predict, status, work
 
 __all__ = ["app", "main"]
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     help="Machine learning as a service: predictions, trainings and searchable indexes by events and by HTTP.",
     epilog="Exit statuses: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not now, 130 interrupted.",
 )
-for group in (platform, predict, work, events):
+for group in (platform, status, predict, work, events):
     app.add_typer(group.app)
 app.add_typer(work.tasks_app, name="tasks")
 app.add_typer(catalog.catalog_app, name="catalog")

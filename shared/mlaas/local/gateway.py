@@ -13,6 +13,7 @@ from cloudevents.http import CloudEvent
 
 from .. import events, http_server
 from ..errors import MlaasError, NotFound, Unavailable
+from ..metrics import CONTENT_TYPE
 from ..runtime import check_size, problem_response
 from .processes import Process
 
@@ -23,7 +24,11 @@ _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-e
 
 
 def create_app(
-    functions: Mapping[str, Process], state: Callable[[], Any], publish: Callable[[CloudEvent], None], limit: int
+    functions: Mapping[str, Process],
+    state: Callable[[], Any],
+    publish: Callable[[CloudEvent], None],
+    limit: int,
+    metrics: Callable[[], bytes] = lambda: b"",
 ) -> flask.Flask:
     """The WSGI application; a body may have `limit` bytes."""
     app = flask.Flask("mlaas.gateway")
@@ -31,6 +36,7 @@ def create_app(
     app.register_error_handler(MlaasError, problem_response)
     app.register_error_handler(404, lambda _: problem_response(nothing))
     app.add_url_rule("/", "index", state)
+    app.add_url_rule("/metrics", "metrics", lambda: (metrics(), 200, {"Content-Type": CONTENT_TYPE}))
     app.add_url_rule("/healthz", "healthz", lambda: {"status": "ok"})
 
     def body() -> bytes:

@@ -17,11 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import flask
 from cloudevents.http import CloudEvent
 
 from .. import events
 from ..errors import Unavailable
+from ..kafka_metrics import KafkaCollector
 from ..settings import Settings
+from . import runner_metrics
 from .broker import Broker, own_kafka
 from .dispatch import Send, Subscription
 from .gateway import create_app, serve
@@ -117,13 +120,17 @@ class Platform:
         deployments = [Process(name, one, self._spawn) for name, one in wired.deployments.items()]
         self._jobs = {name: JobSink(name, one, self._spawn, home / "jobs", self._broker.stopping) for name, one in wired.jobs.items()}
         publish = partial(self._broker.append, wired.broker_topic, patience=5.0)
-        self.url, stop = serve(create_app(self.functions, self.state, publish, self._settings.max_body_bytes), self._port)
+        self.url, stop = serve(self._app(publish), self._port)
         self._stops.callback(stop)
         self._subscriptions = {name: self._subscription(route) for name, route in wired.routes.items()}
         self._run(partial(self._keep, kafka, [*self.functions.values(), *deployments]))
         for one in self._subscriptions.values():
             self._run(one.run)
         self._stops.callback(self._broker.stopping.set)
+
+    def _app(self, publish: Callable[[CloudEvent], None]) -> flask.Flask:
+        metrics = partial(runner_metrics.render, self.state, KafkaCollector(self._kafka))
+        return create_app(self.functions, self.state, publish, self._settings.max_body_bytes, metrics)
 
     def _run(self, loop: Callable[[], None]) -> None:
         thread = threading.Thread(target=loop, daemon=True)

@@ -181,6 +181,57 @@ def test_an_id_that_no_header_can_carry_comes_back_in_a_structured_reply(client_
     assert events.from_request(dict(answer.headers), answer.data)["causationid"] == "richiesta perché\nno"
 
 
+def test_a_request_is_long_work_where_it_refers_to_a_file_and_a_redelivery_gives_the_same_reply(client_of: Client) -> None:
+    rows = {"path": "affiliations.tsv", "loader_kwargs": {"page_content_column": "affiliation"}}
+    request = {"model": {"name": "infn-structures"}, "predict_input": {"dataset": rows}}
+    client = client_of("classify")
+    answers = [send(client, "classify", request) for _ in range(3)]
+    assert {answer.headers["ce-type"] for answer in answers} == {"it.infn.mlaas.classify.accepted.v1"}
+    assert len({(answer.headers["ce-id"], answer.data) for answer in answers}) == 1
+    by_http = client.post("/", json=request, headers={"Idempotency-Key": "k"})
+    assert (by_http.status_code, by_http.json["capability"], by_http.json["task_status"]) == (202, "classify", "accepted")
+    assert [event["type"] for _, event in Tasks(shared()).owed()] == ["it.infn.mlaas.classify.accepted.v1"]
+    assert len(Tasks(shared()).find()[0]) == 2
+    assert "it.infn.mlaas.classify.accepted.v1" in client.get("/").json["gives"]
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_an_event_over_256_kib_is_refused_with_a_reply_where_http_takes_as_much(client_of: Client, structured: bool) -> None:
+    request = REQUESTS["classify"] | {"predict_input": {"input_text": ["x" * 90_000] * 3}}
+    client = client_of("classify")
+    assert client.post("/", json=request).status_code == 200
+    if structured:
+        document = {
+            "specversion": "1.0",
+            "id": "r-1",
+            "source": "/test",
+            "type": events.event_type("classify", "requested"),
+            "data": request,
+        }
+        answer = client.post("/", data=json.dumps(document), headers={"Content-Type": "application/cloudevents+json"})
+    else:
+        answer = send(client, "classify", request)
+    assert (answer.status_code, answer.headers["ce-type"]) == (200, "it.infn.mlaas.classify.failed.v1")
+    assert (answer.json["status"], answer.json["type"]) == (413, "urn:mlaas:problem:too-large")
+    assert "mlaas classify --file" in answer.json["remedy"]
+
+
+def test_a_reply_that_is_too_large_for_an_event_carries_a_reference_and_http_all_of_it(client_of: Client) -> None:
+    from mlaas import references
+    from mlaas.settings import current
+
+    request = REQUESTS["classify"] | {"predict_input": {"input_text": ["INFN Frascati"] * 2000}, "top_k": 4}
+    client = client_of("classify")
+    answers = [send(client, "classify", request) for _ in range(2)]
+    assert len({(answer.headers["ce-id"], answer.data) for answer in answers}) == 1
+    assert len(answers[0].data) < 1000
+    event = events.from_request(dict(answers[0].headers), answers[0].data)
+    assert event["dataref"].startswith("local:exchange/replies/")
+    whole = references.resolved(event, current()).data
+    assert len(whole["predictions"]) == 2000
+    assert whole == client.post("/", json=request).json
+
+
 @pytest.mark.parametrize("folder", sorted(path.parent.name for path in FUNCTIONS.glob("*/func.py")))
 def test_a_function_is_thin_and_complete(folder: str) -> None:
     lines = (FUNCTIONS / folder / "func.py").read_text().splitlines()

@@ -179,3 +179,16 @@ def test_the_public_task_shows_nothing_of_the_outbox(tasks: Tasks) -> None:
 def test_a_task_that_does_not_exist_is_not_found(tasks: Tasks) -> None:
     with pytest.raises(NotFound):
         tasks.get("absent")
+
+
+def test_an_event_that_would_be_too_large_leaves_the_history_out_and_the_task_keeps_it(tasks: Tasks) -> None:
+    task_id = tasks.accept("train", REQUEST, cause(), publish=False)["subject"]
+    run = tasks.begin(task_id)
+    assert run
+    history = {"loss": [0.123456789] * 30_000}
+    tasks.finish(run, "succeeded", history=history, evaluation={"accuracy": 1.0})
+    event = next(event for _, event in tasks.owed() if event["type"].endswith(".succeeded.v1"))
+    assert event.data["omitted"] == ["history"]
+    assert "history" not in event.data
+    assert event.data["evaluation"] == {"accuracy": 1.0}
+    assert tasks.get(task_id)["history"]["loss"] == history["loss"]

@@ -229,6 +229,8 @@ def _phase(one: Mapping[str, Any]) -> str:
         words.append(f"{filesize.decimal(progress['bytes'])} of {filesize.decimal(progress['of_bytes'])}")
     if progress.get("loss") is not None:
         words.append(f"loss {progress['loss']:.3f}")
+    if progress.get("rows_per_second"):
+        words.append(f"{progress['rows']:,} of {progress['of']:,} rows, {progress['rows_per_second']:,.0f} rows/s")
     if progress.get("eta") is not None and one["task_status"] == "running":
         words.append(f"{progress['eta']:.0f} s left")
     return " ".join(word for word in words if word)
@@ -265,6 +267,8 @@ def _result(one: Mapping[str, Any]) -> str:
     if error := one.get("error"):
         return str(error["detail"])
     result = one.get("result") or {}
+    if predictions := result.get("predictions"):
+        return f"{predictions['rows']:,} rows"
     made = result.get("index") or result.get("model") or {}
     return f"{made['name']} version {made['version']}" if made else f"{one.get('progress', {}).get('percent', 0):.0f}%"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -52,6 +53,16 @@ def says_why(command: Callable[P, T]) -> Callable[P, T]:
             raise typer.Exit(0) from None
 
     return wrapper
+
+
+@contextmanager
+def interruptible(goes_on: str) -> Iterator[None]:
+    """Ctrl-C ends the watching, not the task: `goes_on` says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        display.note(goes_on)
+        raise
 
 
 def model_ref(text: str) -> ModelRef:

@@ -10,6 +10,7 @@ from .. import display
 from ..client import Answer, EventClient, HttpClient
 from ..errors import InvalidRequest
 from ..settings import current
+from . import files
 from .options import Json, Kafka, Model, Texts, Timeout, TopK, model_ref, read_texts, says_why, store_ref
 
 __all__ = ["app"]
@@ -20,9 +21,23 @@ app = typer.Typer()
 @app.command(epilog="Example: mlaas classify -m infn-structures 'INFN, Sezione di Pisa, Italy'")
 @says_why
 def classify(
-    texts: Texts = None, model: Model = "", top_k: TopK = 1, kafka: Kafka = False, timeout: Timeout = 60.0, as_json: Json = False
+    texts: Texts = None,
+    model: Model = "",
+    top_k: TopK = 1,
+    file: files.File = None,
+    column: files.Column = "text",
+    id_column: files.IdColumn = None,
+    output: files.Output = None,
+    again: files.Again = False,
+    kafka: Kafka = False,
+    timeout: Timeout = 60.0,
+    as_json: Json = False,
 ) -> None:
-    """Classify texts."""
+    """Classify texts, or a file of them."""
+    if file:
+        asked = _of_file(texts, file=file, column=column, id_column=id_column, output=output, again=again, kafka=kafka, timeout=timeout)
+        files.predict("classify", _model(model, top_k), asked, as_json)
+        return
     request = _predict(model, read_texts(texts), top_k)
     display.classified(request["predict_input"]["input_text"], _ask("classify", request, kafka, timeout), as_json)
 
@@ -30,9 +45,23 @@ def classify(
 @app.command("fill-mask", epilog="Example: mlaas fill-mask -m physics-lm 'The [MASK] boson decays into two [MASK].'")
 @says_why
 def fill_mask(
-    texts: Texts = None, model: Model = "", top_k: TopK = 5, kafka: Kafka = False, timeout: Timeout = 60.0, as_json: Json = False
+    texts: Texts = None,
+    model: Model = "",
+    top_k: TopK = 5,
+    file: files.File = None,
+    column: files.Column = "text",
+    id_column: files.IdColumn = None,
+    output: files.Output = None,
+    again: files.Again = False,
+    kafka: Kafka = False,
+    timeout: Timeout = 60.0,
+    as_json: Json = False,
 ) -> None:
-    """Fill every [MASK] in."""
+    """Fill every [MASK] in, of texts or of a file of them."""
+    if file:
+        asked = _of_file(texts, file=file, column=column, id_column=id_column, output=output, again=again, kafka=kafka, timeout=timeout)
+        files.predict("fill_mask", _model(model, top_k), asked, as_json)
+        return
     request = _predict(model, read_texts(texts), top_k)
     display.filled(request["predict_input"]["input_text"], _ask("fill_mask", request, kafka, timeout), as_json)
 
@@ -45,20 +74,39 @@ def search(
         str, typer.Option("--index", "-i", metavar="INDEX", help="NAME or NAME@ALIAS of the catalog, local:PATH or s3:KEY.")
     ] = "",
     top_k: TopK = 5,
+    file: files.File = None,
+    column: files.Column = "text",
+    id_column: files.IdColumn = None,
+    output: files.Output = None,
+    again: files.Again = False,
     kafka: Kafka = False,
     timeout: Timeout = 60.0,
     as_json: Json = False,
 ) -> None:
-    """Find the nearest documents of an index."""
-    asked = read_texts(texts)
-    request = {"dataset": store_ref(index), "search_input": {"input_text": asked}, "top_k": top_k}
-    display.searched(asked, _ask("search", request, kafka, timeout), as_json)
+    """Find the nearest documents of an index, for texts or for a file of them."""
+    request = {"dataset": store_ref(index), "top_k": top_k}
+    if file:
+        asked = _of_file(texts, file=file, column=column, id_column=id_column, output=output, again=again, kafka=kafka, timeout=timeout)
+        files.predict("search", request, asked, as_json)
+        return
+    queries = read_texts(texts)
+    display.searched(queries, _ask("search", {**request, "search_input": {"input_text": queries}}, kafka, timeout), as_json)
+
+
+def _model(model: str, top_k: int) -> dict[str, Any]:
+    if not model:
+        raise InvalidRequest("which model?", field="--model", remedy="Name one with --model; `mlaas catalog` lists them.")
+    return {"model": model_ref(model).model_dump(exclude_none=True), "top_k": top_k}
 
 
 def _predict(model: str, texts: list[str], top_k: int) -> dict[str, Any]:
-    if not model:
-        raise InvalidRequest("which model?", field="--model", remedy="Name one with --model; `mlaas catalog` lists them.")
-    return {"model": model_ref(model).model_dump(exclude_none=True), "predict_input": {"input_text": texts}, "top_k": top_k}
+    return {**_model(model, top_k), "predict_input": {"input_text": texts}}
+
+
+def _of_file(texts: list[str] | None, **options: Any) -> files.Asked:
+    if texts:
+        raise InvalidRequest("there are both texts and a file", field="--file", remedy="Give one of them.")
+    return files.Asked(**options)
 
 
 def _ask(capability: str, request: dict[str, Any], kafka: bool, timeout: float) -> Answer:

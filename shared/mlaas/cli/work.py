@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -12,12 +10,12 @@ from .. import display
 from ..client import HttpClient
 from ..contracts import ModelSave, TrainRequest, parse
 from ..settings import current
-from .options import FAILED, Json, Model, given, json_argument, model_ref, open_tasks, place, says_why
+from .options import FAILED, Json, Model, given, interruptible, json_argument, model_ref, open_tasks, place, says_why
 
 __all__ = ["app", "tasks_app"]
 
 app = typer.Typer()
-tasks_app = typer.Typer(help="Tasks: trainings and index builds.", invoke_without_command=True)
+tasks_app = typer.Typer(help="Tasks: trainings, index builds and predictions for files.", invoke_without_command=True)
 
 
 @app.command(
@@ -133,20 +131,10 @@ def _submit(capability: str, request: dict[str, Any], watch: bool, as_json: bool
     client = HttpClient(current().url)
     task = client.ask(capability, request).data
     if watch:
-        with _interruptible(task["task_id"]):
+        with interruptible(f"The task goes on. See it with: mlaas tasks show {task['task_id']} --watch"):
             task = display.follow(open_tasks().get, task["task_id"], as_json)
     display.task(task, as_json)
     _status_of(task)
-
-
-@contextmanager
-def _interruptible(task_id: str) -> Iterator[None]:
-    """Ctrl-C ends the watching, not the task."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        display.note(f"The task goes on. See it with: mlaas tasks show {task_id} --watch")
-        raise
 
 
 def _status_of(task: dict[str, Any]) -> None:

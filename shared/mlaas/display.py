@@ -70,12 +70,12 @@ def error(problem: MlaasError) -> None:
 
 def note(text: str) -> None:
     """A remark beside the result, on standard error."""
-    _errors.print(text, markup=False)
+    _errors.print(text, markup=False, soft_wrap=True)
 
 
 def said(text: str, value: Any, as_json: bool) -> None:
     """A sentence, or `value` as JSON."""
-    json_(value) if as_json else console.print(text, markup=False)
+    json_(value) if as_json else console.print(text, markup=False, soft_wrap=True)
 
 
 def event(event: CloudEvent, as_json: bool, *, data: bool = False) -> None:

@@ -19,11 +19,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import datasets, display, events
-from ..batch import CONTRACTS
+from .. import datasets, display, events, references, storage
 from ..client import EventClient, HttpClient
 from ..contracts import parse
-from ..errors import InvalidRequest, NotFound
+from ..errors import InvalidRequest, MlaasError, NotFound
 from ..settings import current
 from .options import FAILED, interruptible, open_catalog, open_tasks, place
 from .results import FORMATS, save
@@ -77,6 +76,8 @@ class Asked:
 
 def predict(capability: str, request: Mapping[str, Any], asked: Asked, as_json: bool) -> None:
     """Do it all; exit status 1 if the task fails or is cancelled."""
+    from ..batch import CONTRACTS  # numpy and more behind it, which no other command should wait for
+
     form = FORMATS.get(asked.target.suffix)
     if not form or not asked.target.parent.is_dir():
         raise InvalidRequest(
@@ -90,12 +91,13 @@ def predict(capability: str, request: Mapping[str, Any], asked: Asked, as_json: 
     part = "search_input" if capability == "search" else "predict_input"
     whole = {**request, part: {"dataset": dataset}, "output": {"format": form}}
     parse(CONTRACTS[capability], whole)  # the same refusal as the platform's, before anything is sent
-    task_id = _task(capability, whole, versions, asked)
-    comes_back = "the same command" if not asked.again else f"mlaas tasks show {task_id} --watch"
+    repeatable = "sha256" in dataset and not asked.again
+    task_id = _task(capability, whole, versions if repeatable else [os.urandom(16).hex()], asked)
+    comes_back = "the same command" if repeatable else f"mlaas tasks show {task_id} --watch"
     with interruptible(f"The task goes on. Come back to it with {comes_back}; stop it with: mlaas tasks cancel {task_id}"):
         task = display.follow(open_tasks().get, task_id, as_json)
     if task["task_status"] != "succeeded":
-        display.task(task, as_json)
+        _failed(task, as_json)
         raise typer.Exit(FAILED)
     with _said_when_gone():
         save(task["result"]["predictions"], asked.target, current(), as_json)
@@ -104,7 +106,9 @@ def predict(capability: str, request: Mapping[str, Any], asked: Asked, as_json: 
 
 def _reference(asked: Asked, as_json: bool) -> dict[str, Any]:
     if asked.stored:
-        return place(asked.file)
+        ref = place(asked.file)
+        found = storage.fetch(ref["path"], "local", settings=current()) if ref["storage_type"] == "local" else None
+        return references.refer_to(found, **ref) if found and found.is_file() else ref
     with tempfile.TemporaryDirectory(prefix="mlaas-upload-") as folder:
         table = as_table(asked.file, asked.column, Path(folder))
         columns = [asked.column, *([asked.id_column] if asked.id_column else [])]
@@ -125,7 +129,7 @@ def _versions(request: Mapping[str, Any]) -> list[str]:
 def _task(capability: str, request: Mapping[str, Any], versions: list[str], asked: Asked) -> str:
     """The task that does it: the one that does or did it already, unless that failed or was cancelled, or a new one."""
     tasks = open_tasks()
-    content = [capability, request, versions, os.urandom(16).hex() if asked.again else ""]
+    content = [capability, request, versions]
     for attempt in itertools.count():
         key = hashlib.sha256(json.dumps([*content, attempt], sort_keys=True).encode()).hexdigest()[:32]
         cause = events.new(capability, {}, source="/mlaas/client" if asked.kafka else "/mlaas/http", id=key)
@@ -158,6 +162,14 @@ def _said_when_gone() -> Any:
         raise NotFound(
             "the result is no longer in the storage", field="result", remedy="Run the command with --again to predict anew."
         ) from None
+
+
+def _failed(task: Mapping[str, Any], as_json: bool) -> None:
+    error = task.get("error") or {"detail": f"the task was {task['task_status']}"}
+    if as_json:
+        display.json_(task)
+    else:
+        display.error(MlaasError(error["detail"], field=error.get("field"), remedy=error.get("remedy")))
 
 
 def _sentence(task: Mapping[str, Any], target: Path) -> str:

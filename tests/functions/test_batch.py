@@ -129,6 +129,16 @@ def test_the_output_goes_where_it_is_asked_for_without_the_text_and_serves_as_a_
     assert len(rows(configured, predict(job_of(chained)))) == 6
 
 
+def test_the_request_of_the_how_to_works_as_it_stands(configured: Settings) -> None:
+    (configured.artefacts / "affiliations.tsv").write_text("affiliation\tlabel\nINFN Frascati\tLNF\nINFN CNAF\tCNAF\n")
+    page = (Path(__file__).parents[2] / "docs" / "batch.md").read_text()
+    request, result = (json.loads(block.partition("```")[0]) for block in page.split("```json\n")[1:])
+    done = predict(job_of(request))
+    assert [one["label"] for one in rows(configured, done)] == ["LNF", "CNAF"]
+    assert set(done["result"]) == set(result)
+    assert set(done["result"]["predictions"]) == set(result["predictions"])
+
+
 def test_masks_are_filled(configured: Settings) -> None:
     (configured.artefacts / "m.jsonl").write_text('{"text": "the [MASK] boson was found"}\n{"text": null}\n')
     request = {"model": {"name": "physics-lm"}, "predict_input": {"dataset": {"path": "m.jsonl"}}, "top_k": 2}

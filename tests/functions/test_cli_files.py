@@ -170,6 +170,20 @@ def test_a_file_that_the_platform_has_already_is_not_sent(mlaas: Callable[..., A
     assert not (platform.settings.artefacts / "exchange" / tmp_path.name / "uploads").exists()
 
 
+def test_the_commands_of_the_how_to_work_as_they_stand(mlaas: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "big.csv").write_text(TABLE)
+    (tmp_path / "sentences.txt").write_text("the [MASK] boson was found\n")
+    (tmp_path / "queries.tsv").write_text("query\tn\nneutrino mass\t1\n")
+    page = (Path(__file__).parents[2] / "docs" / "batch.md").read_text()
+    commands = [line.split()[1:] for line in page.splitlines() if line.startswith("    mlaas ")]
+    assert len(commands) == 4
+    for command in commands:
+        said = mlaas(*command)
+        assert said.exit_code == 0, (command, said.output)
+    made = {path.name for path in tmp_path.iterdir() if path.stem.endswith(("predictions", "labels", "filled"))}
+    assert made == {"big.predictions.parquet", "labels.csv", "filled.jsonl", "queries.predictions.parquet"}
+
+
 def test_a_result_that_is_gone_is_predicted_again_when_asked_for(mlaas: Callable[..., Any], platform: Platform) -> None:
     assert mlaas(*CLASSIFY, "--file", "a.csv").exit_code == 0
     (task,) = Tasks(shared()).find()[0]

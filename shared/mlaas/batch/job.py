@@ -86,9 +86,8 @@ def _publish(job: jobs.Job, request: BatchRequest, draft: Draft, path: str) -> d
     texts, part = request.dataset_of_texts, part_of(request)
     assert texts, "only a request with a data set is accepted"
     job.report({"phase": "load", "percent": 0.0})
-    predictor = job.persist(lambda: predictors.load(request, job.settings))
-    progress = _bytes(job, "download", 0.0)
-    table = job.persist(lambda: references.fetch(texts, part=part, settings=job.settings, progress=progress))
+    predictor = job.persist(lambda: predictors.load(request, job))
+    table = job.persist(lambda: references.fetch(texts, part=part, settings=job.settings, progress=job.downloading))
     size = rows.rows_of_chunk(job.settings.batch_rows, request.top_k)
     with jobs.workspace(job.settings) as folder:
         work = _Work(job=job, request=request, texts=texts, predictor=predictor, table=table, chunk_rows=size, folder=folder)
@@ -146,9 +145,10 @@ def _result(work: _Work, draft: Draft, file: Path, path: str, total: int) -> dic
     published = file.parent / "published"
     published.mkdir()
     moved = file.rename(published / file.name)
-    progress = _bytes(work.job, "publish", 98.0)
-    settings, version = work.job.settings, digest[:16]
-    place = work.job.persist(lambda: storage.publish(published, path, draft.storage_type, version, settings=settings, progress=progress))
+    job, settings, version = work.job, work.job.settings, digest[:16]
+    place = job.persist(
+        lambda: storage.publish(published, path, draft.storage_type, version, settings=settings, progress=partial(_publishing, job))
+    )
     predictions = {
         "path": f"{place}/{file.name}",
         "storage_type": draft.storage_type,
@@ -179,5 +179,5 @@ def _merged(job: jobs.Job, parts: int, done: int) -> None:
     job.report({"phase": "merge", "percent": round(95.0 + 3.0 * done / parts, 1)})
 
 
-def _bytes(job: jobs.Job, phase: str, percent: float) -> Callable[[int, int], None]:
-    return lambda done, total: job.report({"phase": phase, "percent": percent, "bytes": done, "of_bytes": total})
+def _publishing(job: jobs.Job, done: int, total: int) -> None:
+    job.report({"phase": "publish", "percent": 98.0, "bytes": done, "of_bytes": total})

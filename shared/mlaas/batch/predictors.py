@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import classifier, embedder, mask_filler, models
 from ..contracts import ClassifyRequest, FillMaskRequest, ModelVersion, SearchRequest
-from ..settings import Settings
+from ..jobs import Job
 from .accept import BatchRequest
 
 __all__ = ["Predictor", "load", "schema"]
@@ -33,13 +33,13 @@ class Predictor:
         return {name: version.digest for name, version in self.versions.items()}
 
 
-def load(request: BatchRequest, settings: Settings) -> Predictor:
+def load(request: BatchRequest, job: Job) -> Predictor:
     """The loaded model, and index. Raises NotFound, InvalidRequest or Unavailable."""
     if isinstance(request, ClassifyRequest):
-        return _classifier(request, settings)
+        return _classifier(request, job)
     if isinstance(request, FillMaskRequest):
-        return _mask_filler(request, settings)
-    return _searcher(request, settings)
+        return _mask_filler(request, job)
+    return _searcher(request, job)
 
 
 def schema(request: BatchRequest, predictor: Predictor) -> Any:
@@ -55,10 +55,10 @@ def schema(request: BatchRequest, predictor: Predictor) -> Any:
     return pyarrow.schema([*first, *predictor.fields.items()])
 
 
-def _classifier(request: ClassifyRequest, settings: Settings) -> Predictor:
+def _classifier(request: ClassifyRequest, job: Job) -> Predictor:
     import pyarrow
 
-    loaded = models.load(request.model, request.tokenizer, settings=settings)
+    loaded = models.load(request.model, request.tokenizer, settings=job.settings, progress=job.downloading)
     fields = {"label": pyarrow.string(), "score": pyarrow.float64(), "truncated": pyarrow.bool_()}
     if request.top_k > 1:
         fields["scores"] = pyarrow.list_(_struct(label=pyarrow.string(), score=pyarrow.float64()))
@@ -70,10 +70,10 @@ def _classifier(request: ClassifyRequest, settings: Settings) -> Predictor:
     return Predictor(versions={"model": loaded.version}, fields=fields, predict=predict)
 
 
-def _mask_filler(request: FillMaskRequest, settings: Settings) -> Predictor:
+def _mask_filler(request: FillMaskRequest, job: Job) -> Predictor:
     import pyarrow
 
-    loaded = models.load(request.model, request.tokenizer, settings=settings)
+    loaded = models.load(request.model, request.tokenizer, settings=job.settings, progress=job.downloading)
     candidate = _struct(token=pyarrow.string(), probability=pyarrow.float64())
     fields = {"filled": pyarrow.string(), "masks": pyarrow.list_(pyarrow.list_(candidate)), "truncated": pyarrow.bool_()}
 
@@ -83,11 +83,11 @@ def _mask_filler(request: FillMaskRequest, settings: Settings) -> Predictor:
     return Predictor(versions={"model": loaded.version}, fields=fields, predict=predict)
 
 
-def _searcher(request: SearchRequest, settings: Settings) -> Predictor:
+def _searcher(request: SearchRequest, job: Job) -> Predictor:
     import pyarrow
 
-    index = models.load_store(request.dataset, settings=settings)
-    loaded = models.load(request.model or index.model, request.tokenizer, settings=settings)
+    index = models.load_store(request.dataset, settings=job.settings)
+    loaded = models.load(request.model or index.model, request.tokenizer, settings=job.settings, progress=job.downloading)
     index.store.require_model(loaded.version.digest)
     neighbour = _struct(id=pyarrow.string(), score=pyarrow.float64(), text=pyarrow.string())
     fields = {"neighbours": pyarrow.list_(neighbour), "truncated": pyarrow.bool_()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,19 +19,20 @@ Columns = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """What predicts. `versions` are what answers, as a result names it: `model`, and `index` for a search.
+    """What predicts. `versions` are what answers, as a result names it: `model`, and `index` for a search; `tokenizer` is its sha256.
 
     `predict` gives a row of the columns `fields` (name to Parquet type) for each text.
     """
 
     versions: Mapping[str, ModelVersion]
+    tokenizer: str
     fields: Mapping[str, Any]
     predict: Callable[[Sequence[str]], list[Columns]]
 
     @property
     def digests(self) -> dict[str, str]:
-        """sha256 of each of `versions`."""
-        return {name: version.digest for name, version in self.versions.items()}
+        """sha256 of everything that the predictions depend on, the texts aside."""
+        return {"tokenizer": self.tokenizer, **{name: version.digest for name, version in self.versions.items()}}
 
 
 def load(request: BatchRequest, job: Job) -> Predictor:
@@ -67,7 +69,7 @@ def _classifier(request: ClassifyRequest, job: Job) -> Predictor:
         found = classifier.classify(loaded.model, texts, request.top_k, request.score_threshold)
         return [one.model_dump(include=set(fields)) for one in found]
 
-    return Predictor(versions={"model": loaded.version}, fields=fields, predict=predict)
+    return Predictor(versions={"model": loaded.version}, tokenizer=_tokenizer(loaded), fields=fields, predict=predict)
 
 
 def _mask_filler(request: FillMaskRequest, job: Job) -> Predictor:
@@ -80,7 +82,7 @@ def _mask_filler(request: FillMaskRequest, job: Job) -> Predictor:
     def predict(texts: Sequence[str]) -> list[Columns]:
         return [one.model_dump() for one in mask_filler.fill_masks(loaded.model, texts, request.top_k)]
 
-    return Predictor(versions={"model": loaded.version}, fields=fields, predict=predict)
+    return Predictor(versions={"model": loaded.version}, tokenizer=_tokenizer(loaded), fields=fields, predict=predict)
 
 
 def _searcher(request: SearchRequest, job: Job) -> Predictor:
@@ -100,7 +102,14 @@ def _searcher(request: SearchRequest, job: Job) -> Predictor:
             for near, cut in zip(results, truncated, strict=True)
         ]
 
-    return Predictor(versions={"model": loaded.version, "index": index.version}, fields=fields, predict=predict)
+    return Predictor(
+        versions={"model": loaded.version, "index": index.version}, tokenizer=_tokenizer(loaded), fields=fields, predict=predict
+    )
+
+
+def _tokenizer(loaded: models.LoadedModel) -> str:
+    """sha256 of the tokenizer in use: a request may name another one than the model's own."""
+    return hashlib.sha256(loaded.model.tokenizer.to_str().encode()).hexdigest()
 
 
 def _struct(**fields: Any) -> Any:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from ..bundles import Bundle, open_bundle
-from ..contracts import TrainRequest
+from ..contracts import ModelTrain, TrainRequest
 from ..errors import InvalidRequest
+from . import adapters
 from .checkpoints import Checkpoint, open_checkpoint
 from .drafts import Drafts
 from .export import Serving, created_by, staged, write_graph, write_manifest
@@ -69,9 +70,11 @@ def train(
         checkpoint = open_checkpoint(sources.checkpoint, sources.tokenizer)
         max_length = _max_length(request, checkpoint)
         task = prepare(Preparation(request=request, checkpoint=checkpoint, table=sources.table, max_length=max_length, tick=meter.tick))
+        adapter = _fitted_out(task, request.model_train)
         kept = drafts(fingerprint(request, checkpoint, sources)) if drafts else None
         fitted = fit(task, request.model_train, meter, computing, kept)
-        made = {**_provenance(request, checkpoint), "training": {**_how(computing, meter, fitted), **task.notes}}
+        _plain_again(task.model, request.model_train)
+        made = {**_provenance(request, checkpoint), "training": {**_how(computing, meter, fitted), **adapter, **task.notes}}
         with staged(out) as folder:
             evaluation = _publishable(task, fitted, request, checkpoint, max_length, made, folder, meter)
     return Outcome(
@@ -103,6 +106,27 @@ def _publishable(
     write_manifest(folder, Serving(objective=objective, labels=task.labels, max_length=max_length), {**made, "parity": parity})
     meter.tick()
     return {**task.evaluation(fitted.tally), "parity": parity}
+
+
+def _fitted_out(task: Task, settings: ModelTrain) -> dict[str, Any]:
+    """Give the model its adapters and its way of keeping activations; what the provenance says of them."""
+    found = {"lora": adapters.attach(task.model, settings.lora, task.fresh)} if settings.lora else {}
+    if settings.gradient_checkpointing:
+        if not task.model.supports_gradient_checkpointing:
+            raise InvalidRequest(
+                f"a model of type {task.model.config.model_type} cannot recompute its activations",
+                field="model_train.gradient_checkpointing",
+                remedy="Leave it out, and lower `batch_size` with `gradient_accumulation` instead.",
+            )
+        task.model.gradient_checkpointing_enable({"use_reentrant": False})
+    return found
+
+
+def _plain_again(model: Any, settings: ModelTrain) -> None:
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_disable()
+    if settings.lora:
+        adapters.merge(model)
 
 
 def _how(computing: Compute, meter: Meter, fitted: Fitted) -> dict[str, Any]:

@@ -71,12 +71,12 @@ class Stepper:
             loss, targets = scored.loss, len(scored.targets)
             first = first or targets
             self.scaler.scale(loss if targets == first else loss * (targets / first)).backward()  # type: ignore[no-untyped-call]
-            total, count = total + float(loss) * targets, count + targets
+            total, count = total + float(loss.detach()) * targets, count + targets
         if count != first:
             for parameter in self._parameters:
                 if parameter.grad is not None:
                     parameter.grad.mul_(first / count)
-        return total / count if len(batches) > 1 else float(loss)
+        return total / count if len(batches) > 1 else float(loss.detach())
 
     def _may_overflow(self) -> bool:
         """Whether the scaler will leave this step out and go on with a smaller scale."""

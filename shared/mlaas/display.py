@@ -231,9 +231,28 @@ def _phase(one: Mapping[str, Any]) -> str:
         words.append(f"loss {progress['loss']:.3f}")
     if progress.get("rows_per_second"):
         words.append(f"{progress['rows']:,} of {progress['of']:,} rows, {progress['rows_per_second']:,.0f} rows/s")
-    if progress.get("eta") is not None and one["task_status"] == "running":
-        words.append(f"{progress['eta']:.0f} s left")
+    if one["task_status"] == "running":
+        words += _pace(progress)
     return " ".join(word for word in words if word)
+
+
+def _pace(progress: Mapping[str, Any]) -> list[str]:
+    words = []
+    if progress.get("learning_rate") is not None:
+        words.append(f"rate {progress['learning_rate']:.1e}")
+    if progress.get("tokens_per_second") is not None:
+        words.append(f"{progress['tokens_per_second']:,.0f} tokens/s")
+    if memory := progress.get("memory"):
+        words.append(f"{(memory.get('gpu_peak') or memory['peak']) / 1e9:.1f} GB")
+    if progress.get("eta") is not None:
+        words.append(f"{_duration(progress['eta'])} left")
+    return words
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _answered(table: Table, answer: Answer, as_json: bool) -> None:

@@ -58,3 +58,11 @@ def test_a_transfer_is_shown_from_its_first_bytes_on_and_not_before(capsys: pyte
         progress(3, 4)
         progress(4, 4)
     assert "downloading m" in capsys.readouterr().err
+
+
+def test_a_running_task_shows_its_pace_in_words() -> None:
+    progress = {"phase": "train", "percent": 40.0, "loss": 0.5, "learning_rate": 3e-5, "tokens_per_second": 1234.5}
+    progress |= {"memory": {"peak": 1_200_000_000}, "eta": 7500.0}
+    running = {"task_id": "7" * 36, "task_status": "running", "capability": "train", "progress": progress}
+    assert display._phase(running) == "train running train loss 0.500 rate 3.0e-05 1,234 tokens/s 1.2 GB 2.1 h left"
+    assert display._phase(running | {"task_status": "succeeded", "progress": {"phase": "done"}}) == "train succeeded done"

@@ -124,6 +124,7 @@ def quietly(report: Report) -> None: ...
         ("text-classification", 12, {}),  # after the first epoch's evaluation
         ("text-classification", 17, {"gradient_accumulation": 2, "epochs": 5}),
         ("text-classification", 20, {"keep": "best"}),
+        ("text-classification", 9, {"lora": {"rank": 2, "dropout": 0.1}}),
         ("text-classification", 36, {}),  # after the last evaluation
         ("masked-lm", 18, {}),
     ],

@@ -27,6 +27,7 @@ from mlaas.training.optimization import Compute, compute
 from mlaas.training.progress import Meter, Report
 from mlaas.training.run import Outcome, Sources, train
 from mlaas.training.steps import Stepper, grouped
+from mlaas.training.supported import FIGURES
 
 CPU = torch.device("cpu")
 
@@ -243,6 +244,19 @@ def test_early_stopping_ends_the_run_and_says_so(run: Callable[..., Outcome]) ->
     outcome = run(early_stopping={"patience": 1, "metric": "accuracy", "min_delta": 1.0}, epochs=9)
     assert outcome.stopped == outcome.provenance["training"]["stopped"] == "early"
     assert len(outcome.history["loss"]) == 2
+
+
+def test_a_metric_that_the_objective_has_not_is_refused_before_the_run(run: Callable[..., Outcome]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        run(lambda report: pytest.fail("nothing must have begun"), early_stopping={"metric": "perplexity"})
+    assert caught.value.field == "model_train.early_stopping.metric"
+    assert "macro_f1" in str(caught.value.remedy)
+
+
+@pytest.mark.training
+def test_every_figure_that_may_be_asked_for_is_in_the_evaluation(run: Callable[..., Outcome]) -> None:
+    evaluation = run(epochs=1).evaluation
+    assert {"loss", "accuracy", *FIGURES["text-classification"]} - {"accuracy_named"} <= set(evaluation)
 
 
 @pytest.mark.training

@@ -10,7 +10,7 @@ from ..documents import shared
 from ..errors import InvalidRequest
 from ..settings import current
 from ..tasks import Tasks
-from .supported import check
+from .supported import check, check_metric
 
 __all__ = ["accept"]
 
@@ -25,6 +25,7 @@ def accept(request: TrainRequest, cause: CloudEvent, publish: bool) -> CloudEven
     if known := tasks.known("train", cause):
         return known
     check(str(request.model.objective))
+    check_metric(request)
     if not request.model.path:
         raise InvalidRequest(
             "a training starts from a checkpoint, which the catalog does not hold",

@@ -20,7 +20,10 @@ LASTING = ("step", "tokens", "loss", "learning_rate", "history", "_training_seco
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """One moment of a run. `eta` is in seconds, `epoch` counts fractions, `memory` is in bytes, `history` is what is known so far."""
+    """One moment of a run. `eta` is in seconds, `epoch` counts fractions, `memory` and `estimate` are in bytes.
+
+    `history` is what is known so far.
+    """
 
     phase: str
     percent: float
@@ -32,6 +35,7 @@ class Report:
     learning_rate: float | None
     tokens_per_second: float | None
     memory: dict[str, int]
+    estimate: dict[str, Any] | None
     history: dict[str, Any]
 
 
@@ -51,6 +55,7 @@ class Meter:
     loss: float | None = None
     learning_rate: float | None = None
     history: dict[str, Any] = field(default_factory=dict)
+    estimate: dict[str, Any] | None = None
     _phase: str = ""
     _last: float = float("-inf")
     _training_seconds: float = 0.0
@@ -129,6 +134,7 @@ class Meter:
                 learning_rate=self.learning_rate,
                 tokens_per_second=self.tokens_per_second,
                 memory=in_use(),
+                estimate=self.estimate,
                 history={name: list(value) for name, value in self.history.items()},
             )
         )

@@ -6,28 +6,33 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModel
 
 from ..bundles import Bundle, open_bundle
 from ..contracts import ModelTrain, TrainRequest
 from ..errors import InvalidRequest
-from . import adapters
+from . import adapters, estimate
 from .checkpoints import Checkpoint, open_checkpoint
 from .drafts import Drafts
 from .export import Serving, created_by, staged, write_graph, write_manifest
 from .fingerprint import fingerprint
 from .loop import Fitted, fit
+from .memory import in_use
 from .objectives import Preparation, Task, prepare
 from .optimization import Compute, compute, device
 from .parity import compare, sample
 from .progress import Meter, Report
 from .quiet import quiet
-from .supported import check
+from .supported import check, check_metric
 
 __all__ = ["Outcome", "Report", "Sources", "train"]
+
+LOOKED_AT = 8  # batches of held-out rows, longest first, whose length stands for that of the training rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,7 @@ def train(
     `out`. Raises InvalidRequest for data or settings that cannot work, ParityError if the export is not faithful.
     """
     check(str(request.model.objective))
+    check_metric(request)
     meter = Meter(report=report)
     where = device()
     computing = compute(request.model_train.precision, where)
@@ -69,8 +75,10 @@ def train(
         meter.phase("prepare")
         checkpoint = open_checkpoint(sources.checkpoint, sources.tokenizer)
         max_length = _max_length(request, checkpoint)
+        _check_weights(checkpoint.config, request.model_train, computing)
         task = prepare(Preparation(request=request, checkpoint=checkpoint, table=sources.table, max_length=max_length, tick=meter.tick))
         adapter = _fitted_out(task, request.model_train)
+        _check_memory(task, request, computing, meter)
         kept = drafts(fingerprint(request, checkpoint, sources)) if drafts else None
         fitted = fit(task, request.model_train, meter, computing, kept)
         _plain_again(task.model, request.model_train)
@@ -129,8 +137,28 @@ def _plain_again(model: Any, settings: ModelTrain) -> None:
         adapters.merge(model)
 
 
+def _check_weights(config: Any, settings: ModelTrain, computing: Compute) -> None:
+    """Refuse a model whose weights alone do not fit, before they are loaded."""
+    total = estimate.parameters(AutoModel, config)
+    trained = total if settings.lora is None else 0
+    estimate.check(estimate.estimate(config, total, trained, estimate.Shape(rows=0, tokens=0), settings, computing, ""))
+
+
+def _check_memory(task: Task, request: TrainRequest, computing: Compute, meter: Meter) -> None:
+    """Say how much memory the run needs, with texts as long as the longest of those that are held out."""
+    longest = max((batch.inputs["input_ids"].shape[1] for batch in islice(task.held_out(), LOOKED_AT)), default=0)
+    total = sum(parameter.numel() for parameter in task.model.parameters())
+    trained = sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad)
+    shape = estimate.Shape(rows=request.model_train.batch_size, tokens=longest)
+    found = estimate.estimate(task.model.config, total, trained, shape, request.model_train, computing, str(request.model.objective))
+    meter.estimate = found.figures()
+    meter.tick()
+    estimate.check(found)
+
+
 def _how(computing: Compute, meter: Meter, fitted: Fitted) -> dict[str, Any]:
-    how = {"device": computing.where.type, "precision": computing.name, "precision_note": computing.note, "steps": meter.step}
+    how: dict[str, Any] = {"memory": {"estimated": (meter.estimate or {}).get("needed"), **in_use()}}
+    how |= {"device": computing.where.type, "precision": computing.name, "precision_note": computing.note, "steps": meter.step}
     more = {"best_step": fitted.best_step, "stopped": fitted.stopped}
     return {name: value for name, value in (how | more).items() if value is not None}
 

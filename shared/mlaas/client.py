@@ -24,6 +24,7 @@ __all__ = ["EVENTS", "REQUESTS", "Answer", "EventClient", "HttpClient", "Refused
 REQUESTS = "mlaas.requests"
 EVENTS = "mlaas.events"
 DEAD_LETTERS = "mlaas.dead-letters"
+_SILENCE_SECONDS = 15.0
 
 Record = tuple[list[tuple[str, bytes]], bytes | None, bytes]  # headers, key, value
 
@@ -175,6 +176,23 @@ class EventClient:
                 record = self._unread.popleft()
                 with suppress(Malformed):
                     yield events.from_kafka(dict(record.headers), record.key, record.value)
+
+    def held(self) -> Iterator[Any]:
+        """The Kafka records that the topic holds now, the oldest of each partition first. Raises Unavailable."""
+        from kafka.errors import KafkaError
+
+        try:
+            ends = self._consumer.end_offsets(self._partitions)
+            self.from_beginning()
+            deadline = time.monotonic() + _SILENCE_SECONDS
+            while any(self._consumer.position(partition) < end for partition, end in ends.items()):
+                for records in self._consumer.poll(timeout_ms=200).values():
+                    deadline = time.monotonic() + _SILENCE_SECONDS
+                    yield from records
+                if time.monotonic() > deadline:
+                    raise Unavailable("Kafka went away while it was read", remedy="Try again in a moment.")
+        except KafkaError as error:
+            raise Unavailable("Kafka went away while it was read", remedy="Try again in a moment.") from error
 
     def replies(
         self, ids: Sequence[str], *, seconds: float, until: Callable[[CloudEvent], bool] = lambda event: True

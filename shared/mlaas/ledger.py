@@ -42,6 +42,7 @@ class Entry:
 
     key: str
     event_id: str
+    source: str
     type: str
     capability: str
     status: str
@@ -167,6 +168,7 @@ def _opened(capability: str, event: CloudEvent) -> dict[str, Any]:
         kept = None
     return {
         "event_id": event["id"],
+        "source": event["source"],
         "type": event["type"],
         "capability": capability,
         "status": "open",
@@ -205,6 +207,7 @@ def _entry(stored: Stored) -> Entry:
     return Entry(
         stored.key,
         body["event_id"],
+        body["source"],
         body["type"],
         body["capability"],
         body["status"],

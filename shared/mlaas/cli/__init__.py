@@ -29,6 +29,7 @@ for group in (platform, status, predict, work, events):
     app.add_typer(group.app)
 app.add_typer(work.tasks_app, name="tasks")
 app.add_typer(catalog.catalog_app, name="catalog")
+app.add_typer(events.events_app, name="events")
 
 
 @app.callback()

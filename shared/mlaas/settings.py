@@ -142,7 +142,7 @@ class Settings:
         "MLAAS_GRACE_SECONDS", 2.0, float, "Seconds that a training which is told to stop may take to write a checkpoint."
     )
     event_attempts: int = _setting(
-        "MLAAS_EVENT_ATTEMPTS", 5, _positive, "Times that an event for train or index is tried before it is parked; see `mlaas events`."
+        "MLAAS_EVENT_ATTEMPTS", 5, _positive, "Times that an event which asks for long work is tried before it is parked."
     )
     hub_allowed: bool = _setting("MLAAS_HUB_ALLOWED", True, _boolean, "Whether `hugging_face_hub` may be used as storage.")
 

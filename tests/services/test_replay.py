@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,11 +18,15 @@ from typing import Any
 
 import pytest
 from cloudevents.http import CloudEvent
+from typer.testing import CliRunner
 
 from mlaas import events
+from mlaas import settings as settings_
+from mlaas.cli import app
 from mlaas.client import EventClient
-from mlaas.documents import connect
+from mlaas.documents import connect, shared
 from mlaas.errors import InvalidRequest, Unavailable
+from mlaas.journal import Journal
 from mlaas.kafka_lag import DEAD_LETTERS
 from mlaas.ledger import Ledger
 from mlaas.local.kafka_server import KafkaServer, free_port
@@ -228,3 +234,28 @@ def test_an_operator_sees_what_failed_while_the_store_was_away_and_replays_it(s3
     status, found, said = up.mlaas("events", "parked")  # Kafka is away now
     assert (status, found) == (0, [])
     assert "The dead letters are not listed" in said
+
+
+def test_every_command_of_the_page_for_operators_does_what_it_says(kafka: KafkaServer, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "events.md").read_text()
+    commands = re.findall(r"^    mlaas (events.*)$", page, re.MULTILINE)
+    [statement] = re.findall(r"^    (DELETE .*)$", page, re.MULTILINE)
+    [event_id] = {command.split()[2] for command in commands if command.startswith("events show")}
+    publish(kafka.bootstrap, DEAD_LETTERS, [letter(event_id)])
+    for id, time_ in (("old", "2025-12-31T23:59:59.999Z"), ("new", "2026-01-01T00:00:00.000Z")):
+        made = events.build("it.infn.mlaas.train.succeeded.v1", "/mlaas/train", {}, id=id)
+        made["time"] = time_
+        Journal(desk.documents).keep("t", made)
+    monkeypatch.setenv("MLAAS_HOME", str(desk.settings.home))
+    monkeypatch.setenv("MLAAS_KAFKA", kafka.bootstrap)
+    settings_.current.cache_clear()
+    for command in commands:
+        done = CliRunner().invoke(app, command.split())
+        assert done.exit_code == 0, (command, done.output)
+    shared().close()
+    settings_.current.cache_clear()
+    assert len(requested(kafka, event_id, 1)) == 1  # replayed by its id, and not once more by --all
+    with sqlite3.connect(desk.settings.home / "documents.sqlite") as connection:
+        connection.execute(statement)
+    connection.close()
+    assert [kept.id for kept in Journal(desk.documents).find()] == ["new"]

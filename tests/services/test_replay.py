@@ -23,12 +23,13 @@ from typer.testing import CliRunner
 from mlaas import events
 from mlaas import settings as settings_
 from mlaas.cli import app
-from mlaas.client import EventClient
+from mlaas.client import EVENTS, REQUESTS, EventClient
 from mlaas.documents import connect, shared
 from mlaas.errors import InvalidRequest, Unavailable
 from mlaas.journal import Journal
 from mlaas.kafka_lag import DEAD_LETTERS
 from mlaas.ledger import Ledger
+from mlaas.local.broker import Broker
 from mlaas.local.kafka_server import KafkaServer, free_port
 from mlaas.replay import Desk
 from mlaas.settings import Settings, load
@@ -46,6 +47,7 @@ REASON = base64.b64encode(json.dumps({"detail": "the model is away", "error_id":
 @pytest.fixture(scope="module")
 def kafka() -> Iterator[KafkaServer]:
     with running_kafka() as server:
+        Broker(Settings(kafka=server.bootstrap), [REQUESTS, EVENTS, DEAD_LETTERS]).close()  # makes the topics
         yield server
 
 
@@ -72,7 +74,7 @@ def requested(kafka: KafkaServer, id: str, count: int) -> list[CloudEvent]:
     def mine(found: list[CloudEvent]) -> list[CloudEvent]:
         return [event for event in found if event["id"] == id]
 
-    return mine(read(kafka.bootstrap, "mlaas.requests", lambda found: len(mine(found)) >= count))
+    return mine(read(kafka.bootstrap, REQUESTS, lambda found: len(mine(found)) >= count))
 
 
 def test_a_dead_letter_says_why_it_died_and_is_replayed_as_it_was_sent(kafka: KafkaServer, desk: Desk) -> None:
@@ -204,7 +206,7 @@ def test_an_operator_sees_what_failed_while_the_store_was_away_and_replays_it(s3
             parked = client.replies(["r-1"], seconds=90)["r-1"]
             assert parked["type"] == events.event_type("index", "failed")
             assert parked.data["remedy"] == "An operator replays it with `mlaas events replay r-1`."
-            publish(up.kafka, "mlaas.requests", [b"garbage"])
+            publish(up.kafka, REQUESTS, [b"garbage"])
             up.until(lambda: len(up.mlaas("events", "parked")[1]) == 2)
             listed = {one["where"]: one for one in up.mlaas("events", "parked")[1]}
             assert (listed["ledger"]["id"], listed["ledger"]["status"], listed["ledger"]["attempts"]) == ("r-1", "parked", 1)

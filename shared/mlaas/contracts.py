@@ -278,6 +278,26 @@ class Optimizer(Contract):
     weight_decay_rate: float = Field(0.01, ge=0, le=1)
 
 
+class TokenizerTraining(Contract):
+    """Train a tokenizer on the data set's training texts."""
+
+    vocab_size: int = Field(30_000, ge=300, le=1_000_000, description="Tokens at most, special ones included.")
+
+
+class TrainTokenizer(Contract):
+    """Where the tokenizer is, or how it is trained; the model's own by default."""
+
+    path: Path_ | None = None
+    storage_type: StorageType = "local"
+    train: TokenizerTraining | None = Field(None, description="For a model from scratch, instead of a path.")
+
+    @model_validator(mode="after")
+    def _path_or_train(self) -> TrainTokenizer:
+        if (self.path is None) == (self.train is None):
+            raise ValueError("give either `path` (with `storage_type`) or `train`")
+        return self
+
+
 class EarlyStopping(Contract):
     """Stop when the evaluation after each epoch gets no better."""
 
@@ -315,6 +335,7 @@ class ModelTrain(Contract):
         None, description="Which epoch's weights are published, by the metric of `early_stopping`; `best` with early stopping, else `last`."
     )
     lora: Lora | None = None
+    from_scratch: bool = Field(False, description="Begin with random weights: the model's folder needs config.json only.")
     checkpoint_minutes: float = Field(10.0, gt=0, le=1440, description="Minutes between checkpoints, from which a killed run goes on.")
     deadline_minutes: float | None = Field(
         None, gt=0, le=100_000, description="Minutes after which the run stops and publishes what it has."
@@ -344,7 +365,7 @@ class ModelSave(Contract):
 class TrainRequest(Contract):
     """Train a model, export it to ONNX and publish it in the catalog."""
 
-    tokenizer: TokenizerRef | None = None
+    tokenizer: TrainTokenizer | None = None
     model: ModelRef
     model_train: ModelTrain = ModelTrain()
     dataset: TrainDataset

@@ -10,7 +10,7 @@ from ..documents import shared
 from ..errors import InvalidRequest
 from ..settings import current
 from ..tasks import Tasks
-from .supported import check, check_metric
+from .supported import check, check_metric, check_scratch
 
 __all__ = ["accept"]
 
@@ -26,6 +26,7 @@ def accept(request: TrainRequest, cause: CloudEvent, publish: bool) -> CloudEven
         return known
     check(str(request.model.objective))
     check_metric(request)
+    check_scratch(request)
     if not request.model.path:
         raise InvalidRequest(
             "a training starts from a checkpoint, which the catalog does not hold",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from ..errors import InvalidRequest
 
-__all__ = ["Checkpoint", "Loaded", "load_model", "open_checkpoint"]
+__all__ = ["Checkpoint", "Loaded", "drawn", "load_model", "open_checkpoint", "open_config", "open_scratch"]
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 # What a special token is called where the tokenizer's files do not say: BERT's names, then RoBERTa's.
@@ -32,13 +33,17 @@ FAILURES = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeErr
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checked checkpoint. `max_length` is the most tokens the model takes, special ones included."""
+    """A checked checkpoint. `max_length` is the most tokens the model takes, special ones included.
+
+    `scratch`: only its configuration counts, the weights are drawn.
+    """
 
     folder: Path
     config: Any
     tokenizer: Any
     max_length: int
     digest: str
+    scratch: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,37 @@ class Loaded:
     fresh: frozenset[str]
 
 
+def open_config(folder: Path) -> Any:
+    """The configuration in `folder`. Raises InvalidRequest if it cannot be used."""
+    if not (folder / "config.json").is_file():
+        raise InvalidRequest("the model has no config.json", field="model.path", remedy="Give a folder with a model's config.json.")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except FAILURES:
+        raise InvalidRequest(
+            "the model's config.json cannot be used",
+            field="model.path",
+            remedy="Give a checkpoint of an architecture that transformers knows; code in a checkpoint is never run.",
+        ) from None
+
+
+def open_scratch(folder: Path, tokenizer_folder: Path | None = None, *, own_vocabulary: bool = False) -> Checkpoint:
+    """The configuration in `folder` for a model with random weights; a tokenizer as for `open_checkpoint`.
+
+    The configuration follows the tokenizer: its special tokens, and with `own_vocabulary` the number of its tokens.
+    """
+    config = open_config(folder)
+    tokenizer = _tokenizer(tokenizer_folder or folder, "tokenizer.path" if tokenizer_folder else "model.path")
+    if own_vocabulary:
+        config.vocab_size = len(tokenizer)
+    _check_size(tokenizer, config, tokenizer_folder)
+    for name in ("pad", "bos", "eos", "sep", "cls", "mask"):
+        if (token := getattr(tokenizer, f"{name}_token_id", None)) is not None and hasattr(config, f"{name}_token_id"):
+            setattr(config, f"{name}_token_id", token)
+    digest, length = _digest([folder / "config.json"]), _max_length(tokenizer_folder or folder, config)
+    return Checkpoint(folder=folder, config=config, tokenizer=tokenizer, max_length=length, digest=digest, scratch=True)
+
+
 def open_checkpoint(folder: Path, tokenizer_folder: Path | None = None) -> Checkpoint:
     """The checkpoint in `folder`, with its own tokenizer or that of `tokenizer_folder`. Raises InvalidRequest if it cannot be used."""
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
@@ -56,30 +92,20 @@ def open_checkpoint(folder: Path, tokenizer_folder: Path | None = None) -> Check
         raise InvalidRequest(
             "the model is not a checkpoint with config.json and model.safetensors",
             field="model.path",
-            remedy="Convert pickled weights (*.bin, *.pt) to safetensors; pickles are never loaded.",
+            remedy="Convert pickled weights (*.bin, *.pt) to safetensors; pickles are never loaded. Without weights, "
+            "set `model_train.from_scratch`.",
         )
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except FAILURES:
-        raise InvalidRequest(
-            "the model's config.json cannot be used",
-            field="model.path",
-            remedy="Give a checkpoint of an architecture that transformers knows; code in a checkpoint is never run.",
-        ) from None
+    config = open_config(folder)
     tokenizer = _tokenizer(tokenizer_folder or folder, "tokenizer.path" if tokenizer_folder else "model.path")
-    if len(tokenizer) > config.vocab_size:
-        raise InvalidRequest(
-            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}",
-            field="tokenizer.path" if tokenizer_folder else "model.path",
-            remedy="Give the tokenizer that belongs to the model.",
-        )
-    return Checkpoint(
-        folder=folder, config=config, tokenizer=tokenizer, max_length=_max_length(folder, config), digest=_digest(folder, weights)
-    )
+    _check_size(tokenizer, config, tokenizer_folder)
+    digest = _digest([weights, folder / "config.json"])
+    return Checkpoint(folder=folder, config=config, tokenizer=tokenizer, max_length=_max_length(folder, config), digest=digest)
 
 
 def load_model(auto: Any, checkpoint: Checkpoint, **options: Any) -> Loaded:
     """The checkpoint as a model of `auto`, in float32. Only the head may be missing: raises InvalidRequest otherwise."""
+    if checkpoint.scratch:
+        return Loaded(model=drawn(auto, checkpoint.config), fresh=frozenset())  # nothing in it is newer than the rest
     try:
         model, info = auto.from_pretrained(
             checkpoint.folder,
@@ -107,6 +133,27 @@ def load_model(auto: Any, checkpoint: Checkpoint, **options: Any) -> Loaded:
         )
     model.config._name_or_path = ""  # else the exported config.json names a local path
     return Loaded(model=model, fresh=fresh)
+
+
+def drawn(auto: Any, config: Any) -> Any:
+    """A model of `auto` with weights drawn by torch's generator. Raises InvalidRequest where `config` makes none."""
+    try:
+        return auto.from_config(config).float()
+    except (*FAILURES, AssertionError, ZeroDivisionError):
+        raise InvalidRequest(
+            "no model for this objective can be made from the config.json",
+            field="model.path",
+            remedy="Check its sizes, e.g. that `hidden_size` is a multiple of `num_attention_heads`.",
+        ) from None
+
+
+def _check_size(tokenizer: Any, config: Any, tokenizer_folder: Path | None) -> None:
+    if len(tokenizer) > config.vocab_size:
+        raise InvalidRequest(
+            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}",
+            field="tokenizer.path" if tokenizer_folder else "model.path",
+            remedy="Give the tokenizer that belongs to the model.",
+        )
 
 
 def _tokenizer(folder: Path, field: str) -> Any:
@@ -159,9 +206,9 @@ def _json(file: Path) -> dict[str, Any]:
     return loaded if isinstance(loaded, dict) else {}
 
 
-def _digest(folder: Path, weights: Path) -> str:
+def _digest(files: Sequence[Path]) -> str:
     total = hashlib.sha256()
-    for file in (weights, folder / "config.json"):
+    for file in files:
         with file.open("rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()

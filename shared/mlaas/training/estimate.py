@@ -22,6 +22,7 @@ import torch
 
 from ..contracts import ModelTrain
 from ..errors import InvalidRequest
+from .checkpoints import drawn
 from .memory import available
 from .optimization import Compute
 
@@ -70,9 +71,9 @@ class Estimate:
 
 
 def parameters(auto: Any, config: Any) -> int:
-    """How many parameters a model of `config` has; nothing is allocated."""
+    """How many parameters a model of `config` has; nothing is allocated. Raises InvalidRequest where `config` makes none."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in auto.from_config(config).parameters())
+        return sum(parameter.numel() for parameter in drawn(auto, config).parameters())
 
 
 def estimate(config: Any, total: int, trained: int, shape: Shape, settings: ModelTrain, compute: Compute, objective: str) -> Estimate:

@@ -18,6 +18,7 @@ import transformers
 
 from .. import bundles
 from ..errors import InvalidRequest, MlaasError
+from . import longformer
 from .batches import Batch, collator, encoded
 from .checkpoints import Checkpoint, load_model, open_checkpoint
 from .parity import compare, sample
@@ -117,7 +118,10 @@ def write_graph(model: Any, tokenizer: Any, objective: str, folder: Path, max_le
             "onnx", model, task=EXPORTED[objective].task, library_name="transformers"
         )
         settings = constructor(model.config)
-        export_onnx(model, settings, folder / "model.onnx", device="cpu")
+        if model.config.model_type == "longformer":  # optimum's own graph of it holds for one length only, and asks for another mask
+            settings = longformer.onnx_inputs(settings)
+        with longformer.exportable(model):
+            export_onnx(model, settings, folder / "model.onnx", device="cpu")
         settings.post_process_exported_models(folder, {"model": (model, settings)}, ["model.onnx"])  # stores tied weights once
     except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError) as error:
         raise ExportError(

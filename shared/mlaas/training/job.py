@@ -30,7 +30,7 @@ def work(job: jobs.Job) -> dict[str, Any]:
 
     sources = Sources(
         checkpoint=fetch(request.model.path, request.model.storage_type, request.model.revision),
-        tokenizer=fetch(tokenizer.path, tokenizer.storage_type) if tokenizer else None,
+        tokenizer=fetch(tokenizer.path, tokenizer.storage_type) if tokenizer and tokenizer.path else None,
         table=job.persist(lambda: references.fetch(request.dataset, part="dataset", settings=settings, progress=job.downloading)),
     )
 

@@ -17,7 +17,7 @@ from ..bundles import Bundle, open_bundle
 from ..contracts import ModelTrain, TrainRequest
 from ..errors import InvalidRequest
 from . import adapters, estimate
-from .checkpoints import Checkpoint, open_checkpoint
+from .checkpoints import Checkpoint
 from .drafts import Drafts
 from .export import Serving, created_by, staged, write_graph, write_manifest
 from .fingerprint import fingerprint
@@ -28,20 +28,12 @@ from .optimization import Compute, compute, device
 from .parity import compare, sample
 from .progress import Meter, Report
 from .quiet import quiet
-from .supported import check, check_metric
+from .starting_point import Sources, max_length, starting_point
+from .supported import check, check_metric, check_scratch
 
 __all__ = ["Outcome", "Report", "Sources", "train"]
 
 LOOKED_AT = 8  # batches of held-out rows, longest first, whose length stands for that of the training rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """What a run reads, fetched: a checkpoint's folder, a tokenizer's folder unless it is the checkpoint's, a table."""
-
-    checkpoint: Path
-    tokenizer: Path | None
-    table: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +60,16 @@ def train(
     """
     check(str(request.model.objective))
     check_metric(request)
+    check_scratch(request)
     meter = Meter(report=report)
     where = device()
     computing = compute(request.model_train.precision, where)
     with quiet(), _repeatable(request.model_train.seed, where), _memory_errors():
         meter.phase("prepare")
-        checkpoint = open_checkpoint(sources.checkpoint, sources.tokenizer)
-        max_length = _max_length(request, checkpoint)
+        checkpoint = starting_point(request, sources, meter)
+        longest = max_length(request, checkpoint)
         _check_weights(checkpoint.config, request.model_train, computing)
-        task = prepare(Preparation(request=request, checkpoint=checkpoint, table=sources.table, max_length=max_length, tick=meter.tick))
+        task = prepare(Preparation(request=request, checkpoint=checkpoint, table=sources.table, max_length=longest, tick=meter.tick))
         adapter = _fitted_out(task, request.model_train)
         _check_memory(task, request, computing, meter)
         kept = drafts(fingerprint(request, checkpoint, sources)) if drafts else None
@@ -84,7 +77,7 @@ def train(
         _plain_again(task.model, request.model_train)
         made = {**_provenance(request, checkpoint), "training": {**_how(computing, meter, fitted), **adapter, **task.notes}}
         with staged(out) as folder:
-            evaluation = _publishable(task, fitted, request, checkpoint, max_length, made, folder, meter)
+            evaluation = _publishable(task, fitted, request, checkpoint, longest, made, folder, meter)
     return Outcome(
         bundle=open_bundle(out),
         history=meter.history,
@@ -161,19 +154,6 @@ def _how(computing: Compute, meter: Meter, fitted: Fitted) -> dict[str, Any]:
     how |= {"device": computing.where.type, "precision": computing.name, "precision_note": computing.note, "steps": meter.step}
     more = {"best_step": fitted.best_step, "stopped": fitted.stopped}
     return {name: value for name, value in (how | more).items() if value is not None}
-
-
-def _max_length(request: TrainRequest, checkpoint: Checkpoint) -> int:
-    wanted = request.model_train.max_length
-    if wanted is None:
-        return checkpoint.max_length
-    if wanted > checkpoint.max_length:
-        raise InvalidRequest(
-            f"the model takes at most {checkpoint.max_length} tokens",
-            field="model_train.max_length",
-            remedy=f"Set `max_length` to {checkpoint.max_length} or less, or leave it out.",
-        )
-    return wanted
 
 
 def _provenance(request: TrainRequest, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -462,6 +462,7 @@ class Stats(Contract):
     heartbeat: str | None = None
     elapsed: float | None = None
     attempts: int = 0
+    phases: dict[str, float] | None = None
 
 
 class History(Contract):

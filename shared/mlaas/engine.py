@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import timing
+from . import metrics, timing
 from .bundles import Bundle
 from .errors import InvalidRequest
 
@@ -85,6 +85,7 @@ class Model:
         name = output or next(iter(self.outputs))
         for indices in _batches([len(one.ids) for one in encoded], self._budget(name)):
             feed, mask = self._feed([encoded[index] for index in indices])
+            _count(*mask.shape)
             with timing.span("infer"):
                 (values,) = self.session.run([name], feed)
             yield indices, values, mask
@@ -183,12 +184,14 @@ def _open_session(bundle: Bundle, threads: int, candidates: Sequence[Provider]) 
         try:
             session = onnxruntime.InferenceSession(str(bundle.graph), options, providers=[(name, settings)], enable_fallback=0)
         except failures as error:
-            log.warning("engine.provider_failed", extra={"provider": name, "error": type(error).__name__, "model": bundle.digest})
+            log.warning(
+                "engine.provider_failed", extra={"fields": {"provider": name, "error": type(error).__name__, "model": bundle.digest}}
+            )
             continue
         # Where a provider's libraries are missing, ONNX Runtime says nothing and computes with another.
         if session.get_providers()[0] == name:
             return session
-        log.warning("engine.provider_missing", extra={"provider": name, "model": bundle.digest})
+        log.warning("engine.provider_missing", extra={"fields": {"provider": name, "model": bundle.digest}})
     raise _not_loadable(
         "its ONNX graph is damaged, incomplete or of a newer version", "Export the model to ONNX again and publish it anew."
     )
@@ -217,6 +220,12 @@ def _pad_id(words: tokenizers.Tokenizer, bundle: Bundle) -> int:
     if isinstance(configured, int) and not isinstance(configured, bool) and configured >= 0:
         return configured
     return next((found for token in PAD_TOKENS if (found := words.token_to_id(token)) is not None), 0)
+
+
+def _count(texts: int, length: int) -> None:
+    metrics.TEXTS.add(by=texts)
+    metrics.BATCH_TEXTS.observe(texts)
+    metrics.BATCH_TOKENS.observe(texts * length)
 
 
 def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

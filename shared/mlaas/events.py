@@ -21,6 +21,7 @@ from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent, from_http
 from cloudevents.kafka import KafkaMessage, from_binary, from_structured, to_binary, to_structured
 
+from . import tracing
 from .errors import Malformed
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "parse_type",
     "reply",
     "source",
+    "span_attributes",
     "to_http",
     "to_json",
     "to_kafka",
@@ -93,11 +95,14 @@ def build(type: str, source: str, data: Any, *, id: str | None = None, subject: 
 
 def new(capability: str, data: Any, *, source: str = "/mlaas/client", id: str | None = None, key: str | None = None) -> CloudEvent:
     """A request for `capability`, as a client sends it."""
-    return build(event_type(capability, "requested"), source, data, id=id, partitionkey=key)
+    return build(event_type(capability, "requested"), source, data, id=id, partitionkey=key, traceparent=tracing.traceparent())
 
 
 def reply(cause: CloudEvent, capability: str, state: str, data: Any, *, subject: str | None = None, **extensions: str | None) -> CloudEvent:
-    """The event that answers `cause`: same correlation, trace and partition key, and an id derived from `cause`."""
+    """The event that answers `cause`: same correlation and partition key, an id derived from `cause`, and the trace of `cause`.
+
+    Its `traceparent` names the current span, in which it is made, so that what it causes is seen below that.
+    """
     return build(
         event_type(capability, state),
         source(capability),
@@ -107,9 +112,15 @@ def reply(cause: CloudEvent, capability: str, state: str, data: Any, *, subject:
         causationid=cause["id"],
         correlationid=cause.get("correlationid") or cause["id"],
         partitionkey=cause.get("partitionkey") or subject,
-        traceparent=cause.get("traceparent"),
+        traceparent=tracing.traceparent(cause.get("traceparent")),
         **extensions,
     )
+
+
+def span_attributes(event: CloudEvent) -> dict[str, str]:
+    """`event` as OpenTelemetry's semantic conventions for CloudEvents name its attributes."""
+    names = {"id": "id", "source": "source", "type": "type", "specversion": "spec_version", "subject": "subject"}
+    return {f"cloudevents.event_{name}": event[attribute] for attribute, name in names.items() if event.get(attribute)}
 
 
 def is_event(headers: Mapping[str, str]) -> bool:

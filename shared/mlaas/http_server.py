@@ -13,6 +13,8 @@ from typing import Any
 import waitress.channel
 import waitress.server
 
+from . import timing
+
 __all__ = ["CONNECTIONS", "REQUEST_SECONDS", "create"]
 
 REQUEST_SECONDS = 30.0  # from a request's first byte, or from the connection, to its last byte
@@ -21,20 +23,25 @@ _SWEEP_SECONDS = 2
 
 
 class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
-    """A connection that knows since when it has been waiting for the rest of a request; None while it waits for none."""
+    """A connection that knows since when it has been waiting for the rest of a request (None: for none), and when bytes last came."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.waiting_since: float | None = time.monotonic()
+        self.received_at = time.perf_counter()
         super().__init__(*arguments, **options)
 
     def received(self, data: bytes) -> bool:
-        begun = self.request is not None
+        begun, self.received_at = self.request is not None, time.perf_counter()
         taken: bool = super().received(data)
         if self.request is None:
             self.waiting_since = None
         elif not begun or self.waiting_since is None:
             self.waiting_since = time.monotonic()
         return taken
+
+    def service(self) -> None:
+        with timing.waited_since(self.received_at):
+            super().service()
 
 
 def create(app: Any, *, seconds: float = REQUEST_SECONDS, **options: Any) -> Any:

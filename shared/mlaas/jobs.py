@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from cloudevents.http import CloudEvent
 
-from . import events, logs, outbox, patience
+from . import events, logs, outbox, patience, timing, trace_export, tracing
 from .contracts import TaskError
 from .documents import shared
 from .errors import InvalidRequest, MlaasError, Unavailable
@@ -55,15 +55,22 @@ class Job:
     run: Run
     tasks: Tasks
     settings: Settings
+    phases: timing.Phases = field(default_factory=timing.Phases)
     _last_event: float = 0.0
     _sequence: int = 0
     _ended: threading.Event = field(default_factory=threading.Event)
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _store_away: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def capability(self) -> str:
+        """Whose job this is."""
+        return str(self.run.accepted["type"].split(".")[3])
+
     def report(self, progress: Mapping[str, Any], **fields: Any) -> None:
         """Record how far the work is, and say so as an event now and then. Raises Cancelled when the task was."""
         self.check()
+        self.phases.enter(str(progress.get("phase", "")))
         now = time.monotonic()
         if self._store_away.is_set() or (now - self._last_event < PROGRESS_EVENT_SECONDS and progress.get("percent", 0) < 100):
             return
@@ -74,10 +81,8 @@ class Job:
             self._store_away.set()
             return
         self._sequence += 1
-        capability = self.run.accepted["type"].split(".")[3]
-        event = events.reply(
-            self.run.accepted, capability, "progressed", {"task_id": self.run.task_id, "progress": dict(progress)}, subject=self.run.task_id
-        )
+        data = {"task_id": self.run.task_id, "progress": dict(progress)}
+        event = events.reply(self.run.accepted, self.capability, "progressed", data, subject=self.run.task_id)
         event["id"] = events.derived_id(event["source"], self.run.task_id, "progressed", str(self.run.attempt), str(self._sequence))
         outbox.try_publish(event, self.settings)  # progress that is lost is not missed
 
@@ -103,7 +108,7 @@ class Job:
             except (Cancelled, Superseded):
                 self._cancelled.set()
             except Unavailable:
-                log.warning("job.heartbeat_missed", extra={"fields": {"task_id": self.run.task_id}})
+                log.warning("job.heartbeat_missed")
 
 
 def read_event(settings: Settings) -> CloudEvent:
@@ -132,6 +137,7 @@ def main(work: Callable[[Job], dict[str, Any]]) -> int:
         settings = current()
         tasks = Tasks(shared(settings))
         task_id = read_event(settings)["subject"]
+        logs.of_process(task_id=task_id)
         run = patience.persist(lambda: tasks.begin(task_id), settings.job_patience)
     except Stopped:
         return 128 + signal.SIGTERM
@@ -142,10 +148,22 @@ def main(work: Callable[[Job], dict[str, Any]]) -> int:
         outbox.flush(tasks, settings)
         return 0
     job = Job(run, tasks, settings)
+    logs.of_process(capability=job.capability)
+    trace_export.start(f"mlaas-{job.capability}", settings)
     threading.Thread(target=job.beat, daemon=True).start()
-    status = _bring_to_an_end(job, work)
-    outbox.flush(tasks, settings)
+    try:
+        parent, about = run.accepted.get("traceparent"), _attributes(run)
+        with tracing.span(f"{job.capability} job", kind="consumer", parent=parent, attributes=about) as span:
+            status = _bring_to_an_end(job, work)
+            span.error = None if status == 0 else str(status)
+        outbox.flush(tasks, settings)
+    finally:
+        trace_export.flush()
     return status
+
+
+def _attributes(run: Run) -> dict[str, Any]:
+    return {"mlaas.task_id": run.task_id, "mlaas.attempt": run.attempt, **events.span_attributes(run.accepted)}
 
 
 def _bring_to_an_end(job: Job, work: Callable[[Job], dict[str, Any]]) -> int:
@@ -157,7 +175,7 @@ def _bring_to_an_end(job: Job, work: Callable[[Job], dict[str, Any]]) -> int:
         except Cancelled:
             outcome = "cancelled"
         except Unavailable as error:
-            log.warning("job.unavailable", extra={"fields": {"task_id": job.run.task_id, "reason": error.detail}})
+            log.warning("job.unavailable", extra={"fields": {"reason": error.detail}})
             return 75  # EX_TEMPFAIL: the controller starts the job again
         except MlaasError as error:
             outcome, fields = "failed", _error(error.detail, error.field, error.remedy)
@@ -168,20 +186,22 @@ def _bring_to_an_end(job: Job, work: Callable[[Job], dict[str, Any]]) -> int:
             )
         except Exception:
             error_id = str(uuid.uuid4())
-            log.exception("job.defect", extra={"fields": {"task_id": job.run.task_id, "error_id": error_id}})
+            log.exception("job.defect", extra={"fields": {"error_id": error_id}})
             outcome, fields = "failed", _error("the platform failed; the error id finds the cause in its log", error_id=error_id)
         job._ended.set()
+        job.phases.enter("")
+        fields["stats"] = {"phases": job.phases.seconds}
         patience.persist(lambda: job.tasks.finish(job.run, outcome, **fields), job.settings.job_patience)
     except Superseded:
-        log.warning("job.superseded", extra={"fields": {"task_id": job.run.task_id, "attempt": job.run.attempt}})
+        log.warning("job.superseded", extra={"fields": {"attempt": job.run.attempt}})
         return 0
     except Unavailable:
-        log.exception("job.not_recorded", extra={"fields": {"task_id": job.run.task_id}})
+        log.exception("job.not_recorded")
         return 75
     except Stopped:
         return _interrupted(job)
     seconds = round(time.perf_counter() - started, 3)
-    log.info("job.ended", extra={"fields": {"task_id": job.run.task_id, "outcome": outcome, "seconds": seconds}})
+    log.info("job.ended", extra={"fields": {"outcome": outcome, "seconds": seconds, "phases": job.phases.seconds}})
     return 0
 
 
@@ -190,8 +210,8 @@ def _interrupted(job: Job) -> int:
     try:
         job.tasks.release(job.run)
     except MlaasError as error:
-        log.warning("job.not_released", extra={"fields": {"task_id": job.run.task_id, "reason": error.detail}})
-    log.info("job.interrupted", extra={"fields": {"task_id": job.run.task_id}})
+        log.warning("job.not_released", extra={"fields": {"reason": error.detail}})
+    log.info("job.interrupted")
     return 128 + signal.SIGTERM
 
 

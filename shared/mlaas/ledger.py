@@ -18,7 +18,7 @@ from typing import Any
 
 from cloudevents.http import CloudEvent
 
-from . import events
+from . import events, metrics
 from .contracts import TaskError
 from .documents import Documents, Stored
 from .errors import InvalidRequest, MlaasError, Unavailable
@@ -109,6 +109,7 @@ class Ledger:
             stored = self.documents.get(_COLLECTION, key)
             if stored is None:
                 if self.documents.insert(_COLLECTION, key, _opened(capability, event)):
+                    metrics.EVENT_ATTEMPTS.observe(1, capability)
                     return None
                 continue
             body = stored.body
@@ -124,6 +125,7 @@ class Ledger:
             if not self.documents.replace(_COLLECTION, stored, {**body, **change}):
                 continue
             if change["status"] == "open":
+                metrics.EVENT_ATTEMPTS.observe(body["attempts"] + 1, capability)
                 return None
             fields = {"id": event["id"], "type": event["type"], "attempts": body["attempts"], "reason": body["reason"]["detail"]}
             log.warning("event.parked", extra={"fields": {**fields, "capability": capability}})

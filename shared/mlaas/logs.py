@@ -1,23 +1,40 @@
-"""Logs: one JSON object a line, a constant name with structured fields, and never a text that a user sent."""
+"""Logs: one JSON object a line, a constant name with structured fields, and never a text that a user sent.
+
+A line has `time`, `level` and `event`, then its own fields, the fields `bound` around it and those of the process (`of_process`), and
+`trace_id` and `span_id` where it was written within a span. An exception adds its `traceback`.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-__all__ = ["configure"]
+from . import tracing
+
+__all__ = ["bound", "configure", "of_process"]
+
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("mlaas_log_fields", default={})  # noqa: B039 - never changed
+_of_process: dict[str, Any] = {}
 
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        span = tracing.current()
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
+            **_of_process,
+            **_bound.get(),
             **getattr(record, "fields", {}),
+            **({"trace_id": span.trace_id, "span_id": span.span_id} if span else {}),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -32,3 +49,18 @@ def configure(file: Path | None = None, *, level: int = logging.INFO) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     logger.propagate = False
+
+
+@contextmanager
+def bound(**fields: Any) -> Iterator[None]:
+    """Lines that are written inside have `fields` too; what is None is left out."""
+    token = _bound.set({**_bound.get(), **{name: value for name, value in fields.items() if value is not None}})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def of_process(**fields: Any) -> None:
+    """Every line of this process, whichever thread writes it, has `fields` from now on: for one that does one thing, a job."""
+    _of_process.update(fields)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from . import bundles, engine, storage, timing
+from . import bundles, engine, metrics, storage, timing
 from .catalog import Catalog
 from .contracts import ModelRef, ModelVersion, TokenizerRef, VectorStoreRef
 from .documents import shared
@@ -53,8 +54,8 @@ class LoadedStore:
 class Loaded(Generic[T]):
     """A few loaded things, the least recently used given up first; each is loaded once however many ask at the same time."""
 
-    def __init__(self, size: Callable[[], int]) -> None:
-        self._size = size
+    def __init__(self, kind: str, size: Callable[[], int]) -> None:
+        self._kind, self._size = kind, size
         self._items: OrderedDict[Hashable, T] = OrderedDict()
         self._locks: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
@@ -63,18 +64,23 @@ class Loaded(Generic[T]):
         with self._lock:
             if key in self._items:
                 self._items.move_to_end(key)
+                metrics.CACHE_REQUESTS.add(f"{self._kind}s", "hit")
                 return self._items[key]
             loading = self._locks.setdefault(key, threading.Lock())
         with loading:
             with self._lock:
                 if key in self._items:
+                    metrics.CACHE_REQUESTS.add(f"{self._kind}s", "hit")
                     return self._items[key]
+            metrics.CACHE_REQUESTS.add(f"{self._kind}s", "miss")
+            started = time.perf_counter()
             try:
                 item = load()
             except BaseException:
                 with self._lock:
                     self._locks.pop(key, None)
                 raise
+            metrics.LOAD_SECONDS.observe(time.perf_counter() - started, self._kind)
             with self._lock:
                 self._items[key] = item
                 self._locks.pop(key, None)
@@ -88,8 +94,8 @@ class Loaded(Generic[T]):
             self._items.clear()
 
 
-_models: Loaded[engine.Model] = Loaded(lambda: current().loaded_models)
-_stores: Loaded[VectorStore] = Loaded(lambda: current().loaded_models)
+_models: Loaded[engine.Model] = Loaded("model", lambda: current().loaded_models)
+_stores: Loaded[VectorStore] = Loaded("store", lambda: current().loaded_models)
 
 
 def load(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from cloudevents.http import CloudEvent
 
-from . import events
+from . import events, metrics, tracing
 from .errors import InvalidRequest, MlaasError, Unavailable
 from .journal import Journal
 from .settings import Settings
@@ -29,8 +29,11 @@ def publish(event: CloudEvent, settings: Settings) -> None:
     if not settings.sink:
         raise Unavailable("there is no Broker to publish to", field="K_SINK", remedy="Set K_SINK to the Broker's ingress.")
     body = json.dumps(events.to_json(event), ensure_ascii=False).encode()
+    headers = {"Content-Type": events.STRUCTURED}
+    if trace := tracing.traceparent(event.get("traceparent")):
+        headers["traceparent"] = trace
     try:
-        answer = requests.post(settings.sink, data=body, headers={"Content-Type": events.STRUCTURED}, timeout=_TIMEOUT_SECONDS)
+        answer = requests.post(settings.sink, data=body, headers=headers, timeout=_TIMEOUT_SECONDS)
     except requests.RequestException as error:
         raise Unavailable("the Broker is away") from error
     if answer.status_code in _REFUSED:
@@ -56,16 +59,21 @@ def flush(tasks: Tasks, settings: Settings, publish: Callable[[CloudEvent, Setti
     count, journal = 0, Journal(tasks.documents)
     try:
         for task_id, event in tasks.owed():
-            journal.keep(task_id, event)
-            fields = {"id": event["id"], "type": event["type"], "task_id": task_id}
-            try:
-                publish(event, settings)
-            except InvalidRequest as error:
-                log.error("outbox.refused", extra={"fields": {**fields, "reason": error.detail}})
-                continue
-            tasks.published(task_id, event["id"])
-            count += 1
-            log.info("outbox.published", extra={"fields": fields})
+            about = {"mlaas.task_id": task_id, **events.span_attributes(event)}
+            with tracing.span(f"publish {event['type']}", kind="producer", parent=event.get("traceparent"), attributes=about) as span:
+                span.exported = False  # until it is published: it is tried twice a second while the Broker is away
+                journal.keep(task_id, event)
+                fields = {"id": event["id"], "type": event["type"], "task_id": task_id}
+                try:
+                    publish(event, settings)
+                except InvalidRequest as error:
+                    log.error("outbox.refused", extra={"fields": {**fields, "reason": error.detail}})
+                    continue
+                tasks.published(task_id, event["id"])
+                span.exported = True
+                count += 1
+                metrics.PUBLISHED.add(event["type"])
+                log.info("outbox.published", extra={"fields": fields})
     except MlaasError as error:
         log.warning("outbox.waiting", extra={"fields": {"reason": error.detail}})
     return count

@@ -1,7 +1,8 @@
 """The relay: publishes what the outbox still holds and ends tasks whose run died without a word. `python -m mlaas.relay`.
 
 Jobs publish their own completion events; the relay is there for those that were killed between the write and the
-publication, for requests that came over HTTP, and for followers of a model. It may run in several copies.
+publication, for requests that came over HTTP, and for followers of a model. It may run in several copies. It answers at
+/metrics, where the figures of all tasks are, and at /health/liveness and /health/readiness.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import signal
 import threading
 import time
 
-from . import logs, outbox
+from . import logs, outbox, probes, task_figures, trace_export
 from .documents import shared
 from .errors import MlaasError
 from .heartbeats import Watch
-from .settings import current
+from .journal import Journal
+from .settings import Settings, current
 from .tasks import Tasks
 
 __all__ = ["main"]
@@ -35,8 +37,11 @@ def main(arguments: list[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     settings = current()
-    tasks = Tasks(shared(settings))
-    watch, sweep_at = Watch(settings.stale_after), 0.0
+    tasks, pulse = Tasks(shared(settings)), probes.Pulse()
+    trace_export.start("mlaas-relay", settings)
+    if not options.once:
+        _be_observed(tasks, pulse, settings)
+    watch, endings, sweep_at = Watch(settings.stale_after), task_figures.Endings(Journal(tasks.documents)), 0.0
     while not stop.is_set():
         try:
             outbox.flush(tasks, settings)
@@ -44,11 +49,23 @@ def main(arguments: list[str] | None = None) -> None:
                 sweep_at = time.monotonic() + settings.stale_after / 6
                 for task_id in tasks.expire(watch):
                     log.warning("task.expired", extra={"fields": {"task_id": task_id}})
+                endings.look()
         except MlaasError as error:
             log.warning("relay.waiting", extra={"fields": {"reason": error.detail}})
+        pulse.beat()
         if options.once and not watch.undecided:
-            return
+            break
         stop.wait(options.every)
+    trace_export.flush()
+
+
+def _be_observed(tasks: Tasks, pulse: probes.Pulse, settings: Settings) -> None:
+    """Open the port for metrics and probes; a relay that cannot have it relays all the same."""
+    task_figures.read_gauges_from(tasks)
+    try:
+        probes.serve(probes.create_app(pulse), settings.host, settings.port)
+    except MlaasError as error:
+        log.warning("relay.not_observed", extra={"fields": {"reason": error.detail, "remedy": error.remedy}})
 
 
 if __name__ == "__main__":

@@ -12,14 +12,15 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from cloudevents.http import CloudEvent
 
-from . import events, metrics, references, timing
+from . import events, logs, metrics, references, timing, tracing
 from .contracts import Contract, parse
 from .errors import InvalidRequest, Malformed, MlaasError, NotFound, Overloaded, TooLarge, Unavailable
 from .settings import current
@@ -74,13 +75,32 @@ class Function(Generic[R, S]):
         if request.method == "GET":
             return _json(self.describe(), 200)
         started = time.perf_counter()
-        with timing.record() as spans:
+        with timing.record() as spans, self._span(request, spans.get("queue", 0.0)) as span, logs.bound(capability=self.capability):
             response, line = self._respond(request, spans)
-        response[2]["Server-Timing"] = timing.server_timing(spans)
-        seconds = time.perf_counter() - started
-        metrics.observe(self.capability, line["outcome"], seconds)
-        log.info("request.answered", extra={"fields": {**line, "capability": self.capability, "ms": round(seconds * 1000, 1)}})
+            self._account(line, time.perf_counter() - started, spans)
+            span.attributes |= {"http.response.status_code": response[1], "mlaas.outcome": line["outcome"]}
+            span.error = line["outcome"] if line["outcome"] in ("unavailable", "defect") else None
+        response[2].update({"Server-Timing": timing.server_timing(spans), "traceparent": span.traceparent})
         return response
+
+    @contextmanager
+    def _span(self, request: Any, waited: float) -> Iterator[tracing.Span]:
+        """The span of a request that `waited` so many seconds before: it began then."""
+        began = time.time_ns()
+        received = began - int(waited * 1e9)
+        attributes = {"http.request.method": request.method, "mlaas.capability": self.capability}
+        parent = request.headers.get("traceparent")
+        with tracing.span(f"{self.capability} request", kind="server", parent=parent, started=received, attributes=attributes) as span:
+            yield span
+            if waited:
+                tracing.record("queue", received, began)
+
+    def _account(self, line: Mapping[str, Any], seconds: float, spans: Mapping[str, float]) -> None:
+        """Say in the metrics and the log how a request was answered."""
+        metrics.REQUEST_SECONDS.observe(seconds, self.capability, line["outcome"])
+        for phase, spent in spans.items():
+            metrics.PHASE_SECONDS.observe(spent, self.capability, phase)
+        log.info("request.answered", extra={"fields": {**line, "ms": round(seconds * 1000, 1)}})
 
     def describe(self) -> dict[str, Any]:
         """What GET / serves: which events the function takes and gives, and the JSON Schema of its request and reply."""
@@ -102,9 +122,11 @@ class Function(Generic[R, S]):
             if not carried:
                 return self._http(request), {"outcome": "succeeded"}
             event = events.from_request(headers, request.get_data())
+            _join_trace(event)
             if event["type"] not in self.follows:
                 references.check_event_size(len(request.get_data()), current().max_event_bytes)
-            reply = self._event(event, spans, error_id)
+            with logs.bound(id=event["id"]):
+                reply = self._event(event, spans, error_id)
             line = {"id": event["id"], "type": event["type"], "outcome": _outcome(reply)}
             return (_event(reply) if reply else (b"", 204, {})), line
         except MlaasError as error:
@@ -112,7 +134,7 @@ class Function(Generic[R, S]):
                 event = _without_data(headers)
             return self._refusal(error, event)
         except Exception:
-            log.exception("request.defect", extra={"fields": {"capability": self.capability, "error_id": error_id}})
+            log.exception("request.defect", extra={"fields": {"error_id": error_id, **({"id": event["id"]} if event else {})}})
             body = {
                 "type": "urn:mlaas:problem:defect",
                 "title": "Internal error",
@@ -232,6 +254,13 @@ def _json(body: Any, status: int, content_type: str = "application/json") -> Res
 def _event(event: CloudEvent) -> Response:
     headers, body = events.to_http(event)
     return body, 200, dict(headers)
+
+
+def _join_trace(event: CloudEvent) -> None:
+    """Let the request's span continue the event's trace; deliveries of an event that brings none are one trace."""
+    tracing.adopt(event.get("traceparent"), otherwise=events.derived_id(event["source"], event["id"], "trace").replace("-", ""))
+    if span := tracing.current():
+        span.attributes |= events.span_attributes(event)
 
 
 def _without_data(headers: Mapping[str, str]) -> CloudEvent | None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import flask
 
-from . import http_server, logs, metrics
+from . import http_server, logs, metrics, trace_export
 from .contracts import ModelRef, parse
 from .errors import MlaasError, NotFound, Overloaded, Unavailable
 from .runtime import problem_response
@@ -45,12 +45,14 @@ class State:
     in_flight: int = 0
     waiting_limit: int = 256
     dispatcher: Any = None
+    started_after: float | None = None  # seconds from the process' start to readiness, until the first answer takes it
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def enter(self) -> None:
         """Count a request in. Raises Overloaded while too many wait."""
         waiting = len(self.dispatcher.queue) if self.dispatcher else 0
         if waiting > self.waiting_limit:
+            metrics.OVERLOADED.add()
             raise Overloaded("too many requests are waiting for this function", retry_after=1, remedy="Send the request again in a second.")
         with self.lock:
             self.in_flight += 1
@@ -59,6 +61,18 @@ class State:
         """Count a request out."""
         with self.lock:
             self.in_flight -= 1
+
+    def answered(self, seconds: float) -> None:
+        """After the first answer that succeeded, which took `seconds`: say how long the cold start was.
+
+        The time between readiness and that request is left out: a process that is kept ready for an hour has not been slow.
+        """
+        with self.lock:
+            before, self.started_after = self.started_after, None
+        if before is not None:
+            metrics.COLD_START_SECONDS.observe(before + seconds)
+            fields = {"seconds": round(before + seconds, 3), "ready_after": round(before, 3)}
+            log.info("function.first_answer", extra={"fields": fields})
 
 
 def load_function(folder: Path) -> ModuleType:
@@ -84,8 +98,12 @@ def create_app(function: ModuleType, state: State) -> flask.Flask:
             state.enter()
         except MlaasError as error:
             return problem_response(error)
+        started = time.perf_counter()
         try:
-            return function.main(_Context(flask.request))
+            answer = flask.make_response(function.main(_Context(flask.request)))
+            if flask.request.method == "POST" and answer.status_code < 400:
+                state.answered(time.perf_counter() - started)
+            return answer
         finally:
             state.leave()
 
@@ -129,6 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
         function = load_function(folder)
     except MlaasError as error:
         sys.exit(f"{error.detail}. {error.remedy or ''}")
+    trace_export.start(f"mlaas-{folder.resolve().name}", settings)
     state = State(waiting_limit=settings.waiting)
     server = http_server.create(
         create_app(function, state),
@@ -146,6 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     threading.Thread(target=_get_ready, args=(state, settings), daemon=True).start()
     log.info("function.started", extra={"fields": {"function": folder.name, "port": settings.port, "pid": os.getpid()}})
     server.run()
+    trace_export.flush()
     log.info("function.stopped", extra={"fields": {"function": folder.name}})
 
 
@@ -160,6 +180,7 @@ def _get_ready(state: State, settings: Settings) -> None:
         except (MlaasError, ValueError) as error:
             log.warning("model.not_loaded", extra={"fields": {"reason": getattr(error, "detail", "MLAAS_PRELOAD_MODEL is not JSON")}})
             time.sleep(2)
+    state.started_after = metrics.process_age()
     state.ready = True
 
 

@@ -116,8 +116,8 @@ class Settings:
         str,
         "Endpoint that presigned links name, where their users reach the object store by another address than the platform.",
     )
-    port: int = _setting("PORT", 8080, int, "Port a function listens on.")
-    host: str = _setting("MLAAS_HOST", "0.0.0.0", str, "Address a function listens on.")  # noqa: S104 - a pod is reached from outside
+    port: int = _setting("PORT", 8080, int, "Port a function listens on, and the relay for its metrics.")
+    host: str = _setting("MLAAS_HOST", "0.0.0.0", str, "Address a function and the relay listen on.")  # noqa: S104 - a pod is reached from outside
     threads: int = _setting("MLAAS_THREADS", 4, int, "Requests a function answers at once.")
     waiting: int = _setting("MLAAS_WAITING", 256, int, "Requests that may wait for a thread; further ones get 429 with Retry-After.")
     compute_threads: int = _setting("MLAAS_COMPUTE_THREADS", 0, int, "Threads of one ONNX Runtime session; 0 means one per core.")
@@ -144,6 +144,16 @@ class Settings:
     event_attempts: int = _setting(
         "MLAAS_EVENT_ATTEMPTS", 5, _positive, "Times that an event which asks for long work is tried before it is parked."
     )
+    otlp_endpoint: str | None = _setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        None,
+        str,
+        "URL of an OTLP/HTTP collector that gets traces (at /v1/traces), e.g. http://collector:4318; none are sent without.",
+        secret=True,
+    )
+    otlp_traces_endpoint: str | None = _setting(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", None, str, "The whole URL that gets traces, instead of the above.", secret=True
+    )
     hub_allowed: bool = _setting("MLAAS_HUB_ALLOWED", True, _boolean, "Whether `hugging_face_hub` may be used as storage.")
 
     @property
@@ -160,6 +170,11 @@ class Settings:
     def documents_url(self) -> str:
         """The document store's URL."""
         return self.documents or f"sqlite:///{self.home / 'documents.sqlite'}"
+
+    @property
+    def trace_endpoint(self) -> str | None:
+        """The URL that gets traces, if there is one."""
+        return self.otlp_traces_endpoint or (f"{self.otlp_endpoint.rstrip('/')}/v1/traces" if self.otlp_endpoint else None)
 
 
 def load(environ: Mapping[str, str]) -> Settings:

@@ -189,6 +189,10 @@ class Tasks:
             for envelope in stored.body["outbox"]:
                 yield stored.key, events.from_json(envelope)
 
+    def counts(self) -> dict[str, int]:
+        """How many tasks there are, by status."""
+        return {status: self.documents.count(_COLLECTION, {"task_status": status}) for status in ("accepted", "running", *FINAL)}
+
     def owed_count(self) -> int:
         """How many tasks owe events."""
         return self.documents.count(_COLLECTION, {"outbox_pending": True})
@@ -237,7 +241,7 @@ class Tasks:
 
 
 def _finished(body: Mapping[str, Any], status: str, fields: Mapping[str, Any], now: str) -> dict[str, Any]:
-    stats = {**body["stats"], "finished": now, "elapsed": _seconds(body["stats"].get("started") or now, now)}
+    stats = {**body["stats"], **fields.get("stats", {}), "finished": now, "elapsed": _seconds(body["stats"].get("started") or now, now)}
     task = {**body, **fields, "task_status": status, "stats": stats}
     if status == "succeeded":
         task["progress"] = {"phase": "done", "percent": 100.0}

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlaas import events
+from mlaas import events, tracing
 from mlaas.errors import Malformed
 
 BINARY = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/s", "ce-type": "t", "Content-Type": "application/json"}
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 STRUCTURED = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"a": 1}}
 
 
@@ -49,11 +50,44 @@ def test_two_causes_never_share_a_reply_id(source: str, id: str, other_source: s
 
 
 def test_a_chain_keeps_the_correlation_the_key_and_the_trace_of_its_first_event() -> None:
-    first = events.build("t", "/s", {}, id="first", partitionkey="k", traceparent="00-1-2-01")
+    first = events.build("t", "/s", {}, id="first", partitionkey="k", traceparent=TRACEPARENT)
     second = events.reply(first, "train", "accepted", {})
     third = events.reply(second, "train", "succeeded", {})
     assert (third["correlationid"], third["causationid"]) == ("first", second["id"])
-    assert (third["partitionkey"], third["traceparent"]) == ("k", "00-1-2-01")
+    assert (third["partitionkey"], third["traceparent"]) == ("k", TRACEPARENT)
+
+
+def test_an_event_that_is_made_within_a_span_of_its_cause_s_trace_names_that_span_as_its_parent() -> None:
+    cause = events.build("t", "/s", {}, traceparent=TRACEPARENT)
+    with tracing.span("work", parent=cause["traceparent"]) as span:
+        made = events.reply(cause, "train", "succeeded", {})
+    assert made["traceparent"] == span.traceparent
+    assert made["traceparent"].split("-")[1] == TRACEPARENT.split("-")[1]
+    with tracing.span("of another trace"):
+        assert events.reply(cause, "train", "succeeded", {})["traceparent"] == TRACEPARENT
+
+
+def test_a_trace_does_not_change_the_id_of_a_reply() -> None:
+    cause = events.new("classify", {}, id="1")
+    ids = set()
+    for _ in range(2):
+        with tracing.span("handled"):
+            ids.add(events.reply(cause, "classify", "succeeded", {})["id"])
+    assert len(ids) == 1
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_the_trace_goes_through_kafka(structured: bool) -> None:
+    with tracing.span("client") as span:
+        sent = events.new("classify", {})
+    headers, key, value = events.to_kafka(sent, structured=structured)
+    received = events.from_kafka(dict(headers), key, value)
+    assert received["traceparent"] == span.traceparent
+    with tracing.span("server", parent=received["traceparent"]) as served:
+        answer = events.reply(received, "classify", "succeeded", {})
+    assert served.trace_id == span.trace_id
+    headers, key, value = events.to_kafka(answer, structured=structured)
+    assert events.from_kafka(dict(headers), key, value)["traceparent"] == served.traceparent
 
 
 def test_binary_and_structured_requests_are_the_same_event() -> None:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import metrics
 from ..errors import Unavailable
 from .manifests import sync_folder
 
@@ -47,7 +48,10 @@ class Cache:
         if not place.is_dir():
             return None
         with _storable(), self._lock(key, fcntl.LOCK_SH):
-            return _used(place) if place.is_dir() else None
+            if not place.is_dir():
+                return None
+            metrics.CACHE_REQUESTS.add("downloads", "hit")
+            return _used(place)
 
     def get_or_download(self, source: str, fingerprint: str, size: int, download: Callable[[Path], None]) -> Path:
         """The finished download, made with `download(folder)` of about `size` bytes if need be, once however many ask for it."""
@@ -56,7 +60,9 @@ class Cache:
         if found := self.get(source, fingerprint):
             return found
         with _storable(), self._lock(key, fcntl.LOCK_EX):
-            if not place.is_dir():
+            missing = not place.is_dir()
+            metrics.CACHE_REQUESTS.add("downloads", "miss" if missing else "hit")
+            if missing:
                 self._sweep(key)
                 self._evict(size, held=key, keep=place)
                 self._download(place, download)

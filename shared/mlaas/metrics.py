@@ -90,7 +90,9 @@ JOB_SECONDS = Histogram(
     ("capability", "outcome"),
 )
 PUBLISHED = Counter("mlaas_published_events_total", "Events of the outbox that this process published.", ("type",))
-SPANS_DROPPED = Counter("mlaas_dropped_spans_total", "Spans given up because the exporter could not keep up or could not be set up.")
+SPANS_DROPPED = Counter(
+    "mlaas_dropped_spans_total", "Spans given up before OpenTelemetry took them: too many at once, or it could not be set up."
+)
 
 ALL: tuple[Counter | Histogram | Gauge, ...] = tuple(
     one for one in list(globals().values()) if isinstance(one, Counter | Histogram | Gauge)

@@ -10,6 +10,7 @@ and the outbox of the events that it owes: a final state and its completion even
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ __all__ = ["FINAL", "MAX_ATTEMPTS", "Cancelled", "Run", "Superseded", "Tasks", "
 FINAL = ("succeeded", "failed", "cancelled")
 MAX_ATTEMPTS = 3
 _COLLECTION = "tasks"
+
+log = logging.getLogger("mlaas")
 _ENVELOPE_BYTES = 8192  # what an event needs beside its data
 
 
@@ -81,7 +84,8 @@ class Tasks:
         accepted["partitionkey"] = task_id
         envelope = events.to_json(accepted)
         body = {**task, "accepted": envelope, "outbox": [envelope] if publish else [], "outbox_pending": publish, "cancel_requested": False}
-        self.documents.insert(_COLLECTION, task_id, body)
+        if self.documents.insert(_COLLECTION, task_id, body):
+            log.info("task.accepted", extra={"fields": {"task_id": task_id, "capability": capability}})
         return events.from_json(self._get(task_id).body["accepted"])
 
     def known(self, capability: str, cause: CloudEvent) -> CloudEvent | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mlaas.heartbeats import Watch
+from mlaas.jobs import HEARTBEAT_SECONDS
+from mlaas.settings import load
+from mlaas.tasks import MAX_ATTEMPTS
 
 
 class Clock:
@@ -66,3 +69,12 @@ def test_who_has_ended_is_forgotten(watch: Watch, clock: Clock) -> None:
     assert not watch.undecided
     clock.now += 60
     assert watch.look({"a": 1}) == set()
+
+
+def test_a_dead_run_is_failed_within_a_minute_and_one_that_its_controller_starts_again_is_not() -> None:
+    """Between the last heartbeat and the next attempt: Kubernetes' longest back-off for the attempts there are, and a pod's start."""
+    stale_after, sweep = load({}).stale_after, load({}).stale_after / 6
+    backoffs = [10 * 2**failure for failure in range(MAX_ATTEMPTS - 1)]
+    pod_start = 15
+    assert stale_after + sweep < 60
+    assert stale_after > HEARTBEAT_SECONDS + max(backoffs) + pod_start

@@ -29,7 +29,7 @@ from ..errors import Unavailable
 from ..events import derived_id
 from .manifests import Workload
 
-__all__ = ["JobSink", "Process", "Watchdog", "end", "free_port"]
+__all__ = ["GRACE_SECONDS", "JobSink", "Process", "Watchdog", "end", "free_port"]
 
 READY_SECONDS, GRACE_SECONDS = 60.0, 3.0
 _WATCH = f"""

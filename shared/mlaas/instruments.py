@@ -20,14 +20,14 @@ _lock = threading.Lock()
 log = logging.getLogger("mlaas")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Counter:
     """Something that only grows. `name` ends in _total."""
 
     name: str
     help: str
     labels: Labels = ()
-    _values: dict[Labels, float] = field(default_factory=dict, repr=False, compare=False)
+    _values: dict[Labels, float] = field(default_factory=dict)
 
     def add(self, *labels: str, by: float = 1.0) -> None:
         """Count `by` more, with values for the labels in their order."""
@@ -45,7 +45,7 @@ class Counter:
         return family
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Histogram:
     """How often a value was at most each of `buckets`, and the sum of the values."""
 
@@ -53,8 +53,8 @@ class Histogram:
     help: str
     buckets: tuple[float, ...]
     labels: Labels = ()
-    _counts: dict[Labels, list[int]] = field(default_factory=dict, repr=False, compare=False)
-    _sums: dict[Labels, float] = field(default_factory=dict, repr=False, compare=False)
+    _counts: dict[Labels, list[int]] = field(default_factory=dict)
+    _sums: dict[Labels, float] = field(default_factory=dict)
 
     def observe(self, value: float, *labels: str) -> None:
         """Count one `value`, with values for the labels in their order."""
@@ -77,14 +77,14 @@ class Histogram:
         return family
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gauge:
     """Something that is asked for when it is scraped."""
 
     name: str
     help: str
     labels: Labels = ()
-    _read: list[Callable[[], Mapping[Labels, float]]] = field(default_factory=list, repr=False, compare=False)
+    _read: list[Callable[[], Mapping[Labels, float]]] = field(default_factory=list)
 
     def read_with(self, read: Callable[[], Mapping[Labels, float]]) -> None:
         """From now on `read` gives the values by label values; a scrape goes without them when it raises a MlaasError."""

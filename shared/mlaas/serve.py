@@ -101,7 +101,7 @@ def create_app(function: ModuleType, state: State) -> flask.Flask:
         started = time.perf_counter()
         try:
             answer = flask.make_response(function.main(_Context(flask.request)))
-            if flask.request.method == "POST" and answer.status_code < 400:
+            if flask.request.method == "POST" and answer.status_code < 400 and not answer.headers.get("ce-type", "").endswith(".failed.v1"):
                 state.answered(time.perf_counter() - started)
             return answer
         finally:

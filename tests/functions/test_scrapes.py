@@ -34,14 +34,17 @@ def test_a_function_shows_where_its_time_went_and_what_it_loaded(home: Settings)
     search = {"dataset": {"name": "abstracts"}, "search_input": {"input_text": texts}}
     with serving(FUNCTIONS / "search") as (url, _):
         wait_for(f"{url}/health/readiness")
+        headers, body = events.to_http(events.new("search", {}))
+        refused = requests.post(url, data=body, headers=dict(headers), timeout=10)
+        assert (refused.status_code, refused.headers["ce-type"]) == (200, events.event_type("search", "failed"))
         assert "mlaas_cold_start_seconds_count" not in scrape(url)
         for _ in range(2):
             assert requests.post(url, json=search, timeout=10).status_code == 200
         assert requests.post(url, json={}, timeout=10).status_code == 422
         found = scrape(url)
-    assert (found["mlaas_request_seconds_count search succeeded"], found["mlaas_request_seconds_count search refused"]) == (2, 1)
+    assert (found["mlaas_request_seconds_count search succeeded"], found["mlaas_request_seconds_count search refused"]) == (2, 2)
     phases = {phase: found[f"mlaas_phase_seconds_count search {phase}"] for phase in ("queue", "load", "tokenize", "infer", "search")}
-    assert phases == {"queue": 3, "load": 2, "tokenize": 2, "infer": 2, "search": 2}
+    assert phases == {"queue": 4, "load": 2, "tokenize": 2, "infer": 2, "search": 2}
     assert found["mlaas_phase_seconds_sum search queue"] < 5
     assert (found["mlaas_texts_total"], found["mlaas_batch_texts_sum"], found["mlaas_batch_texts_count"]) == (10, 10, 2)
     assert found["mlaas_batch_tokens_sum"] >= 20

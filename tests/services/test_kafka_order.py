@@ -1,0 +1,91 @@
+"""The order that is promised: the events of one task arrive as they were published, over several partitions, also when Kafka dies in between."""
+
+import gc
+import os
+import signal
+import threading
+import time
+from collections import defaultdict
+
+import pytest
+import urllib3
+from kafka import KafkaConsumer, TopicPartition
+from stub_platform import MANIFESTS, Home, needs_kafka, until
+
+from mlaas import events
+from mlaas.client import EventClient
+from mlaas.local.kafka_server import free_port
+from mlaas.local.platform import Platform
+
+pytestmark = [
+    pytest.mark.services,
+    # kafka-python leaves the socket of a refused connection to the garbage collector; there are such while a broker is down.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
+
+TASKS, STATES = 30, ("accepted", *["progressed"] * 18, "succeeded")
+STEPS = len(STATES)
+
+
+def publish(url, number, failed):
+    """What the job of one task does: each event when the one before is taken, and again, with the same id, where it was not."""
+    pool = urllib3.PoolManager()
+    for step, state in enumerate(STATES):
+        event = events.build(
+            events.event_type("index", state),
+            "/order",
+            {"step": step},
+            id=f"{number}-{step}",
+            subject=str(number),
+            partitionkey=f"task-{number}",
+        )
+        headers, body = events.to_http(event)
+        deadline = time.monotonic() + 60
+        while (status := pool.request("POST", url, headers=headers, body=body, retries=False, timeout=30).status) != 202:
+            if time.monotonic() > deadline:
+                failed.append(status)
+                return
+            time.sleep(0.1)
+    pool.clear()
+
+
+def partitions_used(bootstrap, topic):
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap)
+    ends = consumer.end_offsets([TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)])
+    consumer.close()
+    return sum(end > 0 for end in ends.values())
+
+
+def test_the_events_of_each_task_arrive_in_their_order_though_kafka_is_killed_in_between(tmp_path, monkeypatch):
+    needs_kafka()
+    home = Home(tmp_path / "r")
+    wiring = home.folder / "base" / "all.yaml"
+    wiring.write_text(MANIFESTS.replace("{suffix: {type: .succeeded.v1}}", "{prefix: {type: it.infn.mlaas.index.}}"))  # all of a task's
+    monkeypatch.setenv("STUB_CALLS", str(home.calls_file))
+    arrived, failed = defaultdict(list), []
+    with (
+        Platform(home.settings(), home.folder / "base", port=0, kafka_port=free_port()) as platform,
+        EventClient(platform.bootstrap) as client,
+    ):
+        jobs = [threading.Thread(target=publish, args=(f"{platform.url}/broker", number, failed)) for number in range(TASKS)]
+        for job in jobs:
+            job.start()
+        count, killed = 0, False
+        for event in client.watch(seconds=120):
+            arrived[event["subject"]].append(event.data["step"])
+            count += 1
+            if not killed and count > TASKS * STEPS // 3:
+                os.kill(int((home.folder / "home" / "kafka" / "broker.pid").read_text()), signal.SIGKILL)
+                killed = True
+            if sum(len(set(steps)) for steps in arrived.values()) == TASKS * STEPS:
+                break
+        for job in jobs:
+            job.join(60)
+        until(lambda: not any(job.is_alive() for job in jobs))
+        used = partitions_used(platform.bootstrap, "mlaas.events")
+    gc.collect()
+    print(f"{count} arrived of {TASKS * STEPS}, over {used} partitions")
+    assert failed == []
+    assert killed
+    assert used >= 3
+    assert {number: list(dict.fromkeys(steps)) for number, steps in arrived.items()} == {str(n): list(range(STEPS)) for n in range(TASKS)}

@@ -14,8 +14,10 @@ from stub_platform import Home, answered, marked, needs_kafka, requests, runner,
 
 from mlaas import events
 from mlaas.errors import MlaasError
+from mlaas.kafka_lag import reason, waiting
 from mlaas.local.kafka_server import KafkaServer, free_port
 from mlaas.local.platform import Platform
+from mlaas.settings import load
 from mlaas.testing.kafka import publish, read
 
 pytestmark = [
@@ -131,6 +133,36 @@ def test_a_record_that_is_no_event_ends_in_the_dead_letters_and_stops_nothing(se
     assert letter["id"].startswith("partition:")
     assert letter["knativeerrorcode"] == "400"
     assert len(answered(replies(lambda found: len(answered(found, f"after{len(junk)}")) == 4), f"after{len(junk)}")) == 4
+
+
+def test_kafka_says_what_waits_and_which_dead_letter_is_the_newest(platform, send, replies):
+    configured = load({"MLAAS_KAFKA": platform.bootstrap})
+
+    def lag():
+        return {one.group: one.lag for one in waiting(configured).lags}.get("knative-trigger-stub", 0)
+
+    until(lambda: lag() == 0)
+    send(*requests("lagging", 4, {"sleep": 2}))
+    until(lambda: lag() == 4)
+    replies(lambda found: len(answered(found, "lagging")) == 4)
+    until(lambda: lag() == 0)
+    before = waiting(configured).dead_letters.count
+    send(*requests("newest", 1, {"status": 400}))
+    until(lambda: waiting(configured).dead_letters.count == before + 1)
+    letter = waiting(configured, newest=True).dead_letters.newest
+    assert (letter["id"], reason(letter)) == ("newest-0", "told to say 400")
+
+
+def test_the_gateway_has_figures_to_scrape(platform, send, replies, http):
+    send(*requests("scraped", 1))
+    replies(lambda found: answered(found, "scraped"))
+    answer = http("GET", f"{platform.url}/metrics")
+    figures = dict(line.rsplit(" ", 1) for line in answer.data.decode().splitlines() if not line.startswith("#"))
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert float(figures['mlaas_trigger_delivered_total{trigger="stub"}']) > 0
+    assert float(figures["mlaas_dead_letters"]) >= 0
+    assert figures["mlaas_kafka_up"] == "1.0"
+    assert 'mlaas_kafka_lag_records{group="mlaas-requests",topic="mlaas.requests"}' in figures
 
 
 def test_attributes_that_no_header_can_carry_arrive_unchanged(send, replies):

@@ -12,7 +12,7 @@ from typing import Any
 from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import AuthorizationError, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import AuthorizationError, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError, TopicAlreadyExistsError
 
 from .. import events
 from ..errors import InvalidRequest, Malformed, TooLarge, Unavailable
@@ -47,8 +47,10 @@ class Broker:
             settings = {"num_partitions": partitions, "configs": {"max.message.bytes": str(RECORD_BYTES)}}
             if missing := topics - set(admin.list_topics()):
                 admin.create_topics(dict.fromkeys(missing, settings), wait_for_metadata=True)
+        except TopicAlreadyExistsError:  # another platform was faster
+            pass
         except AuthorizationError:
-            names = ", ".join(sorted(missing))
+            names = ", ".join(sorted(topics))
             remedy = f"Have them made, each with max.message.bytes={RECORD_BYTES}: {names}."
             raise InvalidRequest("this user may not make topics in Kafka", field="MLAAS_KAFKA_USERNAME", remedy=remedy) from None
         finally:

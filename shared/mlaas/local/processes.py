@@ -143,7 +143,7 @@ class Process:
             elif self._child and retention is not None and not self._asked and time.monotonic() - self._last_use > retention:
                 self._state = "stopping"
                 end(self._child)
-                self._child, self._state = None, "idle"
+                self._child, self._state, self._not_before = None, "idle", 0.0  # it did not die: who asks now need not wait
 
     def _notice_death(self) -> None:
         if self._child and self._child.poll() is not None:

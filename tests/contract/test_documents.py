@@ -195,7 +195,7 @@ def test_mongodb_has_an_index_for_every_indexed_field_from_the_first_use_on(mong
             assert made >= {("created", "_id"), *((f"state.body.{field}", "created") for field in fields)}
 
 
-def test_documents_survive_a_restart(url: str) -> None:
+def test_documents_are_there_for_the_next_process(url: str) -> None:
     first = connect(url)
     first.insert("tasks", "a", {"text": "è così"})
     first.close()

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create the environment and install everything, Apache Kafka included
 
@@ -24,6 +24,9 @@ demo: $(READY) ## Run the main job on real Kafka and write demo-result.json
 test: $(READY) check ## Run every test that needs no cluster, and the checks
 	$(BIN)/python -m pytest
 
+test-faults: $(READY) ## Kill, cut, fill up and corrupt in the middle of work; writes docs/reliability.md
+	$(BIN)/python -m pytest tests/faults --fault-table docs/reliability.md
+
 check: $(READY) ## Lint, types and the directions of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,4 +42,4 @@ bench: $(READY) ## Measure the cold start against torch + transformers
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) build
 
-.PHONY: help setup demo test check docs bench clean
+.PHONY: help setup demo test test-faults check docs bench clean

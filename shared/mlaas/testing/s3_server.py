@@ -14,8 +14,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ..settings import Settings
@@ -36,6 +37,24 @@ class S3Server:
     endpoint: str
     access_key: str
     secret_key: str = field(repr=False)
+    _again: Callable[[], subprocess.Popen[bytes]] = field(repr=False)
+    _processes: list[subprocess.Popen[bytes]] = field(repr=False)
+
+    @property
+    def port(self) -> int:
+        """The port of the S3 protocol."""
+        return int(self.endpoint.rpartition(":")[2])
+
+    def kill(self) -> None:
+        """End the server with SIGKILL."""
+        self._processes[-1].kill()
+        self._processes[-1].wait()
+
+    def start_again(self) -> None:
+        """Start it on the same data and ports, and wait until it answers. Raises RuntimeError."""
+        self._processes.append(self._again())
+        if not _ready(self._processes[-1], self.port):
+            raise RuntimeError("SeaweedFS does not start again")
 
 
 @contextlib.contextmanager
@@ -44,13 +63,14 @@ def running_s3_server(access_key: str = "mlaas", secret_key: str = "mlaas-secret
     with tempfile.TemporaryDirectory(prefix="mlaas-s3-", ignore_cleanup_errors=True) as folder:
         for _ in range(3):  # a port may be taken between its choice and its use
             port = _free_port()
-            process = _start(Path(folder), port, access_key, secret_key)
+            start = partial(_start, Path(folder), port, access_key, secret_key)
+            processes = [start()]
             try:
-                if _ready(process, port):
-                    yield S3Server(f"http://127.0.0.1:{port}", access_key, secret_key)
+                if _ready(processes[0], port):
+                    yield S3Server(f"http://127.0.0.1:{port}", access_key, secret_key, start, processes)
                     return
             finally:
-                _stop(process)
+                _stop(processes[-1])
         log = (Path(folder) / "log").read_text(errors="replace")[-2000:]
         raise RuntimeError(f"SeaweedFS does not start:\n{log}")
 
@@ -79,7 +99,7 @@ def _start(folder: Path, port: int, access_key: str, secret_key: str) -> subproc
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     data = folder / f"data-{port}"
-    data.mkdir()
+    data.mkdir(exist_ok=True)
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     options = {
         "ip": "127.0.0.1",
@@ -95,7 +115,7 @@ def _start(folder: Path, port: int, access_key: str, secret_key: str) -> subproc
         "master.telemetry": "false",
     }
     command = [_weed(), "-logtostderr=true", "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in options.items())]
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder)  # noqa: S603 - no shell, no user's text
 
 

@@ -142,7 +142,7 @@ def strike(mongo: ToxicProxy, fault: str, seconds: float) -> None:
 def test_a_training_and_fivefold_deliveries_outlive_an_outage_of_mongodb(
     row: Row, draw: random.Random, mongo: ToxicProxy, place: Settings, trainable: Any, tmp_path: Path, fault: str
 ) -> None:
-    request, seconds = trainable(place, epochs=300), draw.uniform(10, 14)
+    request, seconds = trainable(place, epochs=150), draw.uniform(10, 14)
     url = f"mongodb://127.0.0.1:{mongo.port}/mlaas"
     direct = Tasks(connect(f"mongodb://127.0.0.1:{mongo.target}/mlaas"))
     with broker() as (sink, taken), serving(FUNCTIONS / "train", {"MLAAS_DOCUMENTS": url, "MLAAS_THREADS": "8"}) as (function, _):
@@ -159,6 +159,9 @@ def test_a_training_and_fivefold_deliveries_outlive_an_outage_of_mongodb(
             asked = [events.new("train", request, source="/faults", id=f"d{n}") for n in range(COUNT)]
             sent = [pool.submit(deliveries.deliver, event) for event in asked for _ in range(5)]
             time.sleep(draw.uniform(0.05, 0.3))
+            percent = direct.get(trained["subject"])["progress"]["percent"]
+            assert job.poll() is None
+            assert percent < 90
             strike(mongo, fault, seconds)
             healed = time.monotonic()
             probe = Deliveries(function)
@@ -181,7 +184,7 @@ def test_a_training_and_fivefold_deliveries_outlive_an_outage_of_mongodb(
     assert made == COUNT + 2, "one task for each event"
     direct.documents.close()
     row.measured(
-        moment=f"for {seconds:.0f} s; {deliveries.statuses[503]} answers of 503, the slowest in {deliveries.slowest:.1f} s",
+        moment=f"at {percent:.0f} %, for {seconds:.0f} s; {deliveries.statuses[503]} answers of 503, the slowest in {deliveries.slowest:.1f} s",
         in_flight=f"a training; {COUNT} events, each delivered 5 times",
         lost=lost,
         twice=sum(one["id"] in completions for one in taken) - 1,

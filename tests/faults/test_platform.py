@@ -163,7 +163,7 @@ def test_a_training_ends_though_its_process_is_killed(
     row: Row, draw: random.Random, up: Up, made: Settings, tasks: Tasks, trainable: Any
 ) -> None:
     with up.running(), EventClient(up.kafka) as client:
-        task_id = begin_training(up, tasks, trainable(made, epochs=120, name="trainer"), "trainer")
+        task_id = begin_training(up, tasks, trainable(made, epochs=80, name="trainer"), "trainer")
         time.sleep(draw.uniform(0, 2))
         percent = tasks.get(task_id)["progress"]["percent"]
         assert not ended(tasks, [task_id])
@@ -202,7 +202,7 @@ def test_no_request_and_no_training_is_lost_with_the_runner(
     strike = draw.randint(COUNT // 20, COUNT // 2)
     batch = Batch("runner", up)
     with up.running() as process, EventClient(up.kafka) as client:
-        task_id = begin_training(up, tasks, trainable(made, epochs=200, name="runner"), "runner")
+        task_id = begin_training(up, tasks, trainable(made, epochs=150, name="runner"), "runner")
         client.send(batch.events)
         batch.read(client, seconds=60, until=strike)
         assert not ended(tasks, [task_id])

@@ -22,6 +22,7 @@ from ..settings import Settings
 __all__ = ["RECORD_BYTES", "UNWRITABLE", "Broker", "own_kafka"]
 
 RECORD_BYTES = 4 * 1024**2  # room for a request of Kafka's default size and what a dead letter adds to it
+FETCH_BYTES = 256 * 1024  # of a partition at once, or one record if that is larger
 UNWRITABLE = (GenericException, AttributeError, ValueError, RecursionError)  # what the cloudevents library raises for odd attributes
 
 log = logging.getLogger("mlaas")
@@ -76,7 +77,7 @@ class Broker:
 
     def consumer(self, group: str) -> KafkaConsumer:
         """The one member of `group`, which gets its partitions at once when it comes back after it was killed."""
-        offsets = {"enable_auto_commit": False, "auto_offset_reset": "earliest", "max_partition_fetch_bytes": 2 * RECORD_BYTES}
+        offsets = {"enable_auto_commit": False, "auto_offset_reset": "earliest", "max_partition_fetch_bytes": FETCH_BYTES}
         # It is alive while it sends heartbeats: it need not poll while all that it has got waits for a retry.
         alive: dict[str, Any] = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 1000, "max_poll_interval_ms": 24 * 3600 * 1000}
         return KafkaConsumer(**self._kafka, **offsets, **alive, metrics_enabled=False, group_id=group, group_instance_id=f"{group}-mlaas")

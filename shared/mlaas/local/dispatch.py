@@ -31,7 +31,9 @@ from .manifests import Route
 
 __all__ = ["Send", "Subscription", "from_record"]
 
-IN_FLIGHT, IN_FLIGHT_OF_A_PARTITION = 256, 64  # events of a subscription that are fetched and not at their end
+IN_FLIGHT, IN_FLIGHT_OF_A_PARTITION = 256, 64  # events that are fetched and not at their end, before more are fetched
+# kafka-python never gives what is left of a fetch when its partition was paused in the middle of it: take fetches whole.
+WHOLE_FETCHES = 10**6
 COMMIT_SECONDS, DRAIN_SECONDS, RETRY_AFTER_SECONDS = 0.25, 2.0, 30.0
 RETRIED = (0, 404, 408, 409, 429)  # and 5xx, as Knative does
 
@@ -108,7 +110,7 @@ class Subscription:
             kafka.pause(*(many - paused))
         if paused - many:
             kafka.resume(*(paused - many))
-        return IN_FLIGHT_OF_A_PARTITION
+        return WHOLE_FETCHES
 
     def _advance(self, works: dict[tuple[TopicPartition, int], _Work], lanes: Lanes | None) -> None:
         """Forget what is at its end; begin what is due, if there are still `lanes`."""

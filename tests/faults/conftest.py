@@ -19,9 +19,9 @@ import pytest
 
 from mlaas import documents, models, settings
 from mlaas.settings import Settings
-from mlaas.testing import mongo_server as mongo_server_
 from mlaas.testing.fault_table import Row, insert, render
 from mlaas.testing.homes import tiny_home
+from mlaas.testing.mongo_server import MongoServer, installed
 from mlaas.testing.s3_server import S3Server, credentials, running_s3_server
 from mlaas.testing.toxic_proxy import ToxicProxy
 
@@ -126,11 +126,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]
 
 
 @pytest.fixture
-def mongo() -> Iterator[ToxicProxy]:
-    """A proxy in front of a MongoDB server."""
-    if not mongo_server_.installed():
+def mongodb(tmp_path: Path) -> Iterator[MongoServer]:
+    """A MongoDB server that keeps what it acknowledged."""
+    if not installed():
         pytest.skip("mongo-java-server is not installed")
-    with mongo_server_.running_mongo_server() as url, ToxicProxy(int(url.rpartition(":")[2].partition("/")[0])) as proxy:
+    with MongoServer(tmp_path / "mongo") as server:
+        yield server
+
+
+@pytest.fixture
+def mongo(mongodb: MongoServer) -> Iterator[ToxicProxy]:
+    """A proxy in front of the MongoDB server."""
+    with ToxicProxy(mongodb.port) as proxy:
         yield proxy
 
 

@@ -26,6 +26,7 @@ from mlaas.documents import connect
 from mlaas.settings import Settings
 from mlaas.tasks import Tasks
 from mlaas.testing.fault_table import Row
+from mlaas.testing.mongo_server import MongoServer
 from mlaas.testing.processes import running_job, serving, until
 from mlaas.testing.toxic_proxy import ToxicProxy
 
@@ -120,8 +121,12 @@ class Deliveries:
 COUNT, BOUND = 20, 13.0  # seconds: the store's 10, and the machine's
 
 
-def strike(mongo: ToxicProxy, fault: str, seconds: float) -> None:
-    if fault == "cut":
+def strike(mongodb: MongoServer, mongo: ToxicProxy, fault: str, seconds: float) -> None:
+    if fault == "kill":
+        mongodb.kill()
+        time.sleep(seconds)
+        mongodb.start()
+    elif fault == "cut":
         for _ in range(int(seconds / 0.5)):
             mongo.cut()
             time.sleep(0.5)
@@ -134,13 +139,14 @@ def strike(mongo: ToxicProxy, fault: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
+        pytest.param("kill", marks=pytest.mark.fault("kill -9 of MongoDB, which is then started again", deadline=180)),
         pytest.param("cut", marks=pytest.mark.fault("MongoDB: every connection reset, again and again", deadline=180)),
         pytest.param("refuse", marks=pytest.mark.fault("MongoDB away: connections refused", deadline=180)),
         pytest.param("silent", marks=pytest.mark.fault("MongoDB half-open: connections stay, nothing comes", deadline=180)),
     ],
 )
 def test_a_training_and_fivefold_deliveries_outlive_an_outage_of_mongodb(
-    row: Row, draw: random.Random, mongo: ToxicProxy, place: Settings, trainable: Any, tmp_path: Path, fault: str
+    row: Row, draw: random.Random, mongodb: MongoServer, mongo: ToxicProxy, place: Settings, trainable: Any, tmp_path: Path, fault: str
 ) -> None:
     request, seconds = trainable(place, epochs=150), draw.uniform(10, 14)
     url = f"mongodb://127.0.0.1:{mongo.port}/mlaas"
@@ -162,7 +168,7 @@ def test_a_training_and_fivefold_deliveries_outlive_an_outage_of_mongodb(
             percent = direct.get(trained["subject"])["progress"]["percent"]
             assert job.poll() is None
             assert percent < 90
-            strike(mongo, fault, seconds)
+            strike(mongodb, mongo, fault, seconds)
             healed = time.monotonic()
             probe = Deliveries(function)
             probe.deliver(events.new("train", request, source="/faults", id="after"))

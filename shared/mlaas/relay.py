@@ -2,7 +2,7 @@
 
 Jobs publish their own completion events; the relay is there for those that were killed between the write and the
 publication, for requests that came over HTTP, and for followers of a model. It may run in several copies. It answers at
-/metrics, where the figures of all tasks are, and at /health/liveness and /health/readiness.
+/metrics, where the figures of all tasks and of what waits in Kafka are, and at /health/liveness and /health/readiness.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .documents import shared
 from .errors import MlaasError
 from .heartbeats import Watch
 from .journal import Journal
+from .kafka_metrics import KafkaCollector
 from .settings import Settings, current
 from .tasks import Tasks
 
@@ -63,7 +64,7 @@ def _be_observed(tasks: Tasks, pulse: probes.Pulse, settings: Settings) -> None:
     """Open the port for metrics and probes; a relay that cannot have it relays all the same."""
     task_figures.read_gauges_from(tasks)
     try:
-        probes.serve(probes.create_app(pulse), settings.host, settings.port)
+        probes.serve(probes.create_app(pulse, KafkaCollector(settings)), settings.host, settings.port)
     except MlaasError as error:
         log.warning("relay.not_observed", extra={"fields": {"reason": error.detail, "remedy": error.remedy}})
 

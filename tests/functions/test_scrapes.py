@@ -108,10 +108,11 @@ def relaying(**environment: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]
 
 def test_the_relay_shows_the_figures_of_all_tasks_and_that_it_lives(home: Settings) -> None:
     indexing.accept(parse(IndexRequest, INDEX), events.new("index", INDEX), True)
-    with relaying() as (url, process):
+    with relaying(MLAAS_KAFKA=f"127.0.0.1:{free_port()}") as (url, process):
         wait_for(f"{url}/health/liveness")
         assert requests.get(f"{url}/health/readiness", timeout=5).text == "OK"
         found = scrape(url)
+        assert found["mlaas_kafka_up"] == 0
         assert (found["mlaas_tasks accepted"], found["mlaas_tasks failed"]) == (1, 0)
         assert (found["mlaas_outbox_tasks"], found["mlaas_parked_events"]) == (1, 0)  # there is no Broker to publish to
         process.send_signal(signal.SIGTERM)
@@ -122,7 +123,7 @@ def test_a_relay_that_cannot_have_its_port_relays_all_the_same(home: Settings) -
     with relaying() as (url, _):
         wait_for(f"{url}/health/liveness")
         second = subprocess.run(
-            [sys.executable, "-c", "import threading, os, signal; threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start(); from mlaas import relay; relay.main([])"],
+            [sys.executable, "-c", "import threading, os, signal; threading.Timer(6, os.kill, (os.getpid(), signal.SIGTERM)).start(); from mlaas import relay; relay.main([])"],
             env={**os.environ, "PORT": url.rpartition(":")[2], "MLAAS_HOST": "127.0.0.1"},
             capture_output=True,
             text=True,

@@ -50,6 +50,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$", description=
 Text = Annotated[str, Field(max_length=100_000)]
 Bytes = Annotated[int, Field(ge=0, description="Size of the file in bytes, verified when it is read.")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the file in hex, verified when it is read.")]
+Column = Annotated[str, Field(min_length=1, max_length=200)]
 TopK = Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -343,15 +344,21 @@ class ModelTrain(Contract):
 
 
 class TrainDataset(Contract):
-    """The labelled or plain texts to train on: CSV, TSV, JSONL or Parquet with named columns."""
+    """What to train on: CSV, TSV, JSONL or Parquet with named columns; CoNLL files of tagged words; SQuAD JSON."""
 
     path: Path_
     storage_type: StorageType = "local"
     size: Bytes | None = None
     sha256: Sha256 | None = None
     train_test_split: float = Field(0.1, gt=0, lt=1, description="Fraction of the rows held out for evaluation.")
-    text_column: str = Field("text", min_length=1, max_length=200)
-    label_column: str = Field("label", min_length=1, max_length=200)
+    text_column: Column = "text"
+    label_column: Column = "label"
+    pair_column: Column | None = Field(None, description="The second text of a pair: sentence-embedding, next-sentence-prediction.")
+    tokens_column: Column = Field("tokens", description="token-classification: the words of a sentence, a list or a text of words.")
+    tags_column: Column = Field("tags", description="token-classification: a tag for each word.")
+    question_column: Column = Field("question", description="question-answering.")
+    context_column: Column = Field("context", description="question-answering: the text that holds the answer.")
+    answers_column: Column = Field("answers", description="question-answering: `{text: [...], answer_start: [...]}`, as SQuAD has it.")
 
 
 class ModelSave(Contract):

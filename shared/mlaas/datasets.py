@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from .errors import InvalidRequest, NotFound
 
-__all__ = ["EXTENSIONS", "read"]
+__all__ = ["EXTENSIONS", "files", "lines", "malformed", "read"]
 
 Row = dict[str, Any]
 
@@ -37,7 +37,7 @@ def read(path: Path, columns: Sequence[str], keep_others: bool = False) -> Itera
     that names what is wrong: a column that is not there (and the nearest that is), a malformed row with its file and line, an
     unknown kind of file. Nothing is read before the first row is asked for.
     """
-    for file in _files(path):
+    for file in files(path):
         suffix = _extension(file)
         if suffix == ".parquet":
             rows = _parquet(file, columns, keep_others)
@@ -48,35 +48,36 @@ def read(path: Path, columns: Sequence[str], keep_others: bool = False) -> Itera
             yield _arranged(row, columns, keep_others)
 
 
-def _files(path: Path) -> list[Path]:
+def files(path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
+    """The file `path`, or the data files in the folder `path` in the order of their names. Raises InvalidRequest, NotFound."""
     if path.is_file():
-        _extension(path)
+        _extension(path, extensions)
         return [path]
     if not path.is_dir():
         raise NotFound("the data set does not exist", field=f"{FIELD}.path", remedy="Name a file, or a folder of files.")
     home = path.resolve()
-    files = sorted(file for file in path.iterdir() if file.is_file() and _is_data(file.name))
-    if not files:
+    found = sorted(file for file in path.iterdir() if file.is_file() and _is_data(file.name, extensions))
+    if not found:
         raise InvalidRequest(
-            "the folder holds no data file", field=f"{FIELD}.path", remedy=f"Put files in it that end in {', '.join(EXTENSIONS)}."
+            "the folder holds no data file", field=f"{FIELD}.path", remedy=f"Put files in it that end in {', '.join(extensions)}."
         )
-    if any(not file.resolve().is_relative_to(home) for file in files):
+    if any(not file.resolve().is_relative_to(home) for file in found):
         raise InvalidRequest("the folder holds a link that leads out of it", field=f"{FIELD}.path", remedy="Put the file itself there.")
-    return files
+    return found
 
 
-def _is_data(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS) and not name.startswith((".", "_"))
+def _is_data(name: str, extensions: tuple[str, ...]) -> bool:
+    return name.lower().endswith(extensions) and not name.startswith((".", "_"))
 
 
-def _extension(file: Path) -> str:
+def _extension(file: Path, extensions: tuple[str, ...] = EXTENSIONS) -> str:
     """The kind of `file`: its extension, without `.gz`."""
-    known = next((suffix for suffix in EXTENSIONS if file.name.lower().endswith(suffix)), None)
+    known = next((suffix for suffix in extensions if file.name.lower().endswith(suffix)), None)
     if known is None:
         raise InvalidRequest(
             f"{file.name}: not a known kind of data file",
             field=f"{FIELD}.path",
-            remedy=f"Its name must end in one of {', '.join(EXTENSIONS)}.",
+            remedy=f"Its name must end in one of {', '.join(extensions)}.",
         )
     return known.removesuffix(".gz")
 
@@ -86,8 +87,8 @@ def _arranged(row: Row, columns: Sequence[str], keep_others: bool) -> Row:
     return {**wanted, **{name: value for name, value in row.items() if name not in wanted}} if keep_others else wanted
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines (from 1) with their ends as they are."""
+def lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines (from 1) of a text file, gzip'ed or not, with their ends as they are. Raises InvalidRequest."""
     open_it: Callable[[Path, str], Any] = gzip.open if file.name.lower().endswith(".gz") else Path.open
     with open_it(file, "rb") as opened:
         number = 0
@@ -96,7 +97,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError:
-                raise _malformed(file, number, "it is not UTF-8", "Save the file as UTF-8.") from None
+                raise malformed(file, number, "it is not UTF-8", "Save the file as UTF-8.") from None
             yield number, text
 
 
@@ -104,9 +105,9 @@ def _next_line(opened: IO[bytes], file: Path, number: int) -> bytes:
     try:
         line = opened.readline(MAX_LINE_BYTES + 1)
     except (gzip.BadGzipFile, zlib.error, EOFError):
-        raise _malformed(file, number, "the gzip file is damaged or incomplete", "Compress the file anew.") from None
+        raise malformed(file, number, "the gzip file is damaged or incomplete", "Compress the file anew.") from None
     if len(line) > MAX_LINE_BYTES:
-        raise _malformed(file, number, f"it is longer than {MAX_LINE_BYTES // 1024**2} MiB", "Put one row on each line.")
+        raise malformed(file, number, f"it is longer than {MAX_LINE_BYTES // 1024**2} MiB", "Put one row on each line.")
     return line
 
 
@@ -116,7 +117,7 @@ def _delimited(file: Path, suffix: str, columns: Sequence[str]) -> Iterator[Row]
 
     def texts() -> Iterator[str]:
         nonlocal last
-        for last, text in _lines(file):  # noqa: B007 - the number is for the messages
+        for last, text in lines(file):  # noqa: B007 - the number is for the messages
             yield text
 
     reader = csv.reader(texts(), delimiter=_DELIMITERS[suffix], strict=True)
@@ -128,7 +129,7 @@ def _delimited(file: Path, suffix: str, columns: Sequence[str]) -> Iterator[Row]
         except csv.Error as error:
             too_long = "field limit" in str(error)
             why = "a field never ends, or is too long" if too_long else "its quoting or its line ends are broken"
-            raise _malformed(file, first, why, 'Put a field that holds " in double quotes, and double each " within it.') from None
+            raise malformed(file, first, why, 'Put a field that holds " in double quotes, and double each " within it.') from None
         if values is None:
             break
         if not values:
@@ -136,7 +137,7 @@ def _delimited(file: Path, suffix: str, columns: Sequence[str]) -> Iterator[Row]
         if header is None:
             header = _header(file, values, columns)
         elif len(values) != len(header):
-            raise _malformed(
+            raise malformed(
                 file,
                 first,
                 f"it has {len(values)} fields where the header has {len(header)}",
@@ -152,21 +153,21 @@ def _header(file: Path, names: list[str], columns: Sequence[str]) -> list[str]:
     names = [name.strip() for name in names]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise _malformed(file, 1, f"the column {twice[:100]!r} occurs more than once", "Give each column a name of its own.")
+        raise malformed(file, 1, f"the column {twice[:100]!r} occurs more than once", "Give each column a name of its own.")
     _require(file.name, names, columns)
     return names
 
 
 def _json_lines(file: Path, suffix: str, columns: Sequence[str]) -> Iterator[Row]:
-    for number, text in _lines(file):
+    for number, text in lines(file):
         if not text.strip():
             continue
         try:
             row = json.loads(text)
         except (ValueError, RecursionError):
-            raise _malformed(file, number, "it is not JSON", "Put one JSON object on each line.") from None
+            raise malformed(file, number, "it is not JSON", "Put one JSON object on each line.") from None
         if not isinstance(row, dict):
-            raise _malformed(file, number, "it is not a JSON object", "Put one JSON object on each line.")
+            raise malformed(file, number, "it is not a JSON object", "Put one JSON object on each line.")
         _require(f"{file.name}, line {number}", list(row), columns)
         yield row
 
@@ -196,5 +197,6 @@ def _require(where: str, present: Sequence[str], columns: Sequence[str]) -> None
     raise InvalidRequest(f"{where}: there is no column `{missing}`", field=FIELD, remedy=remedy)
 
 
-def _malformed(file: Path, line: int, why: str, remedy: str) -> InvalidRequest:
+def malformed(file: Path, line: int, why: str, remedy: str) -> InvalidRequest:
+    """What is to be raised for a line that cannot be read."""
     return InvalidRequest(f"{file.name}, line {line}: {why}", field=f"{FIELD}.path", remedy=remedy)

@@ -31,17 +31,21 @@ from .storage import Link
 from .tasks import FINAL
 
 __all__ = [
+    "answered",
     "catalog",
     "classified",
     "console",
+    "embedded",
     "entry",
     "error",
     "event",
     "filled",
     "follow",
+    "generated",
     "json_",
     "links",
     "note",
+    "recognized",
     "said",
     "searched",
     "task",
@@ -112,6 +116,42 @@ def filled(texts: Sequence[str], answer: Answer, as_json: bool) -> None:
             row = ", ".join(f"{candidate['token']} {candidate['probability']:.3f}" for candidate in candidates)
             table.add_row(_short(text, one["truncated"]) if number == 1 else "", str(number), row)
         table.add_row("", "", one["filled"], style="bold")
+    _answered(table, answer, as_json)
+
+
+def recognized(texts: Sequence[str], answer: Answer, as_json: bool) -> None:
+    """A row for each entity."""
+    table = _table("text", "entity", "label", "probability", "place")
+    for text, one in zip(texts, answer.data["predictions"], strict=True):
+        for number, entity in enumerate(one["entities"] or [None]):
+            cells = (entity["text"], entity["label"], f"{entity['score']:.3f}", f"{entity['start']}-{entity['end']}") if entity else ("-",)
+            table.add_row(_short(text) if number == 0 else "", *cells)
+    _answered(table, answer, as_json)
+
+
+def answered(questions: Sequence[str], answer: Answer, as_json: bool) -> None:
+    """A row for each question."""
+    table = _table("question", "answer", "probability", "place")
+    for question, one in zip(questions, answer.data["predictions"], strict=True):
+        where = f"{one['start']}-{one['end']}" if one.get("answer") is not None else ""
+        table.add_row(_short(question), one.get("answer") or "-", f"{one['score']:.3f}", where)
+    _answered(table, answer, as_json)
+
+
+def embedded(texts: Sequence[str], answer: Answer, as_json: bool) -> None:
+    """A row for each vector, its first numbers only."""
+    table = _table("text", "dimension", "vector")
+    for text, vector, truncated in zip(texts, answer.data["vectors"], answer.data["truncated"], strict=True):
+        shown = ", ".join(f"{value:.4f}" for value in vector[:4])
+        table.add_row(_short(text, truncated), str(len(vector)), f"{shown}, ..." if len(vector) > 4 else shown)
+    _answered(table, answer, as_json)
+
+
+def generated(texts: Sequence[str], answer: Answer, as_json: bool) -> None:
+    """Each text with what follows it."""
+    table = _table("text", "tokens", "finish")
+    for text, one in zip(texts, answer.data["predictions"], strict=True):
+        table.add_row(text + one["text"], str(one["tokens"]), one["finish"])
     _answered(table, answer, as_json)
 
 

@@ -34,6 +34,7 @@ PAD_TOKENS = ("[PAD]", "<pad>")
 
 Provider = tuple[str, dict[str, str]]
 Batch = tuple[list[int], NDArray[Any], NDArray[np.int64]]
+BatchOfAll = tuple[list[int], list[NDArray[Any]], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class Model:
     """A loaded model. Any number of threads may use it at once.
 
     `inputs` and `outputs` are the graph's: name to element type, and name to shape (an int, or a name where the size varies).
+    `past` holds heads and width of each of a language model's inputs for what it has read before; empty for other models.
     """
 
     bundle: Bundle
@@ -61,6 +63,7 @@ class Model:
     pad_id: int
     token_budget: int
     session: onnxruntime.InferenceSession = field(repr=False)
+    past: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def encode(self, texts: Sequence[str], *, offsets: bool = False) -> list[Encoded]:
         """The texts as tokens, each cut to the model's maximum length. An empty text is its special tokens, or one padding token."""
@@ -82,13 +85,21 @@ class Model:
         Yields which of `encoded` the batch holds (b indices; short texts come first), the output (first axis b, padding
         included) and the attention mask (b, length; 1 where there is a token, 0 where there is padding).
         """
-        name = output or next(iter(self.outputs))
-        for indices in _batches([len(one.ids) for one in encoded], self._budget(name)):
+        for indices, (values,), mask in self.run_all(encoded, (output or next(iter(self.outputs)),)):
+            yield indices, values, mask
+
+    def run_all(self, encoded: Sequence[Encoded], names: Sequence[str]) -> Iterator[BatchOfAll]:
+        """Run the graph as `run` does, for several outputs: yields them in the order of `names`."""
+        for indices in _batches([len(one.ids) for one in encoded], min(self._budget(name) for name in names)):
             feed, mask = self._feed([encoded[index] for index in indices])
             _count(*mask.shape)
             with timing.span("infer"):
-                (values,) = self.session.run([name], feed)
+                values = self.session.run(list(names), feed)
             yield indices, values, mask
+
+    def empty_past(self, rows: int) -> dict[str, NDArray[Any]]:
+        """What a language model has read before the first token: nothing, (rows, heads, 0, width) for each of its inputs."""
+        return {name: np.zeros((rows, heads, 0, width), dtype=_DTYPES[self.inputs[name]]) for name, (heads, width) in self.past.items()}
 
     def warm_up(self) -> None:
         """Run one tiny batch, so that the first request does not pay for what is set up on first use."""
@@ -112,11 +123,24 @@ class Model:
             types[row, : len(one.ids)] = one.type_ids
             mask[row, : len(one.ids)] = 1
         positions = np.broadcast_to(np.arange(length, dtype=np.int64), ids.shape)
-        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "position_ids": positions}
+        given = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "token_type_ids": types,
+            "position_ids": positions,
+            **self.empty_past(len(batch)),
+        }
         return {name: given[name].astype(_DTYPES[kind], copy=False) for name, kind in self.inputs.items()}, mask
 
 
-_DTYPES: dict[str, Any] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32, "tensor(bool)": np.bool_}
+_DTYPES: dict[str, Any] = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(bool)": np.bool_,
+}
+_PAST = "past_key_values."
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
@@ -133,7 +157,7 @@ def load(bundle: Bundle, *, tokenizer: Path | None = None, threads: int = 0, tok
 
         session = _open_session(bundle, threads, providers(onnxruntime.get_available_providers(), cpu_flags()))
         inputs = {node.name: node.type for node in session.get_inputs()}
-        unknown = [name for name, kind in inputs.items() if name not in _INPUTS or kind not in _DTYPES]
+        unknown = [name for name, kind in inputs.items() if (name not in _INPUTS and not name.startswith(_PAST)) or kind not in _DTYPES]
         if unknown or "input_ids" not in inputs:
             raise _not_loadable(
                 "the graph takes other inputs than a text encoder's", f"Export a graph with the inputs {', '.join(_INPUTS)}."
@@ -147,6 +171,7 @@ def load(bundle: Bundle, *, tokenizer: Path | None = None, threads: int = 0, tok
             pad_id=_pad_id(words, bundle),
             token_budget=token_budget,
             session=session,
+            past={node.name: (node.shape[1], node.shape[3]) for node in session.get_inputs() if node.name.startswith(_PAST)},
         )
 
 

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 PREFIX = "it.infn.mlaas"
-CAPABILITIES = ("classify", "fill_mask", "search", "index", "train", "model")
+CAPABILITIES = ("classify", "fill_mask", "ner", "answer", "embed", "generate", "search", "index", "train", "model")
 STATES = ("requested", "accepted", "progressed", "succeeded", "failed", "cancelled")
 KAFKA_RECORD = "dev.knative.kafka.event"  # the type Knative's KafkaSource gives to a record that is no CloudEvent
 STRUCTURED = "application/cloudevents+json"

@@ -13,6 +13,7 @@ Objective = Literal[
     "next-sentence-prediction",
     "token-classification",
     "question-answering",
+    "sentence-embedding",
     "no-objective",
 ]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)

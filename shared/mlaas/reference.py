@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import contracts, events, metrics, settings
+from . import contracts, events, metrics, predictions, settings
 from .events import event_type
 from .testing import bad_input
 
@@ -16,6 +16,10 @@ _LONG = ("progressed", "succeeded", "failed", "cancelled")
 REQUESTS: dict[str, tuple[type[contracts.Contract], type[contracts.Contract], str]] = {
     "classify": (contracts.ClassifyRequest, contracts.ClassifyResult, "succeeded"),
     "fill_mask": (contracts.FillMaskRequest, contracts.FillMaskResult, "succeeded"),
+    "ner": (predictions.NerRequest, predictions.NerResult, "succeeded"),
+    "answer": (predictions.AnswerRequest, predictions.AnswerResult, "succeeded"),
+    "embed": (predictions.EmbedRequest, predictions.EmbedResult, "succeeded"),
+    "generate": (predictions.GenerateRequest, predictions.GenerateResult, "succeeded"),
     "search": (contracts.SearchRequest, contracts.SearchResult, "succeeded"),
     "index": (contracts.IndexRequest, contracts.Task, "accepted"),
     "train": (contracts.TrainRequest, contracts.Task, "accepted"),

@@ -23,6 +23,13 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "model": {"name": "physics-lm"},
         "predict_input": {"input_text": ["the [MASK] boson was [MASK] at the large [MASK] collider"]},
     },
+    "ner": {"model": {"name": "physics-ner"}, "predict_input": {"input_text": ["The Higgs boson was found at the Large Hadron Collider."]}},
+    "answer": {
+        "model": {"name": "laboratories"},
+        "predict_input": {"question": ["Where is the laboratory?"], "context": ["The laboratory is in Frascati, near the town."]},
+    },
+    "embed": {"model": {"name": "minilm"}, "predict_input": {"input_text": ["neutrino mass", "dark matter"]}},
+    "generate": {"model": {"name": "physics-writer"}, "predict_input": {"input_text": ["dark"]}},
     "search": {"dataset": {"name": "abstracts"}, "search_input": {"input_text": ["neutrino mass"]}, "top_k": 2},
     "index": {
         "model": {"name": "minilm"},
@@ -35,7 +42,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "model_save": {"path": "models/new"},
     },
 }
-FIRST = {"classify": "succeeded", "fill_mask": "succeeded", "search": "succeeded", "index": "accepted", "train": "accepted"}
+FIRST = {name: "accepted" if name in ("index", "train") else "succeeded" for name in REQUESTS}
 
 
 def binary(capability: str, id: str = "r-1", **more: str) -> dict[str, str]:
@@ -106,13 +113,24 @@ def test_the_answers_are_right(client_of: Client) -> None:
     filled = client_of("fill_mask").post("/", json=REQUESTS["fill_mask"]).json["predictions"][0]
     assert filled["filled"] == "the higgs boson was found at the large hadron collider"
     assert [len(one) for one in filled["masks"]] == [5, 5, 5]
+    entities = client_of("ner").post("/", json=REQUESTS["ner"]).json["predictions"][0]["entities"]
+    assert [(one["text"], one["label"], one["start"], one["end"]) for one in entities] == [
+        ("Higgs boson", "PARTICLE", 4, 15),
+        ("Large Hadron Collider", "FACILITY", 33, 54),
+    ]
+    answered = client_of("answer").post("/", json=REQUESTS["answer"]).json["predictions"][0]
+    assert (answered["answer"], answered["start"], answered["end"]) == ("Frascati", 21, 29)
+    embedded = client_of("embed").post("/", json=REQUESTS["embed"]).json
+    assert (embedded["dimension"], [len(one) for one in embedded["vectors"]], embedded["truncated"]) == (16, [16, 16], [False, False])
+    written = client_of("generate").post("/", json=REQUESTS["generate"]).json["predictions"][0]
+    assert written == {"text": " matter interacts through gravity", "tokens": 4, "finish": "end"}
     found = client_of("search").post("/", json=REQUESTS["search"]).json["results"][0]
     assert found[0]["id"] == "syn-2"
     assert found[0]["metadata"] == {"field": "hep-ph"}
     assert found[0]["score"] < found[1]["score"]
 
 
-@pytest.mark.parametrize("capability", ["classify", "fill_mask", "search"])
+@pytest.mark.parametrize("capability", ["classify", "fill_mask", "ner", "answer", "embed", "generate", "search"])
 def test_a_reply_says_which_model_version_answered_and_where_the_time_went(client_of: Client, capability: str) -> None:
     client = client_of(capability)
     answer = client.post("/", json=REQUESTS[capability])

@@ -15,7 +15,7 @@ from mlaas import events
 
 FUNCTIONS = Path(__file__).parent.parent.parent / "functions"
 NAMES = sorted(path.parent.name for path in FUNCTIONS.glob("*/func.py"))
-VARYING = {"time", "submitted", "digest", "score", "probability", "servertiming", "traceparent"}
+VARYING = {"time", "submitted", "digest", "score", "probability", "servertiming", "traceparent", "vectors"}
 # What Knative's schema of func.yaml requires and allows at the top, and for which it has a pattern.
 FUNC_YAML = {"specVersion", "name", "domain", "runtime", "registry", "image", "namespace", "created", "invoke", "build", "run", "deploy"}
 

@@ -43,7 +43,7 @@ def read(tmp_path):
     [
         *(
             (f"it.infn.mlaas.{name}.requested.v1", {name.replace("_", "-")})
-            for name in ("classify", "fill_mask", "search", "index", "train")
+            for name in ("classify", "fill_mask", "ner", "answer", "embed", "generate", "search", "index", "train")
         ),
         ("it.infn.mlaas.train.accepted.v1", {"events", "train-accepted"}),
         ("it.infn.mlaas.index.accepted.v1", {"events", "index-accepted"}),
@@ -72,7 +72,7 @@ def test_no_type_of_the_platform_but_a_request_that_nobody_takes_is_unroutable()
 
 def test_the_base_wires_each_function_with_retries_and_dead_letters():
     manifests = load(BASE)
-    assert set(manifests.services) == {"classify", "fill-mask", "search", "index", "train"}
+    assert set(manifests.services) == {"classify", "fill-mask", "ner", "answer", "embed", "generate", "search", "index", "train"}
     assert manifests.services["fill-mask"].command == ("python", "-m", "mlaas.serve", "functions/fill_mask")
     assert {one.retention for one in manifests.services.values()} == {60.0}
     assert {one.retry for name, one in manifests.routes.items() if name != "source-requests"} == {5}

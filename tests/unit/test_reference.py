@@ -19,7 +19,7 @@ def test_a_reference_page_is_what_the_code_says(name: str) -> None:
     assert (ROOT / "docs" / "reference" / name).read_text() == reference.pages()[name], "run `make docs`"
 
 
-@pytest.mark.parametrize("command", [["up"], ["send"], ["watch"], ["classify"], ["fill-mask"], ["search"], ["index"], ["train"], ["tasks"], ["catalog"],
+@pytest.mark.parametrize("command", [["up"], ["send"], ["watch"], ["classify"], ["fill-mask"], ["ner"], ["answer"], ["embed"], ["generate"], ["search"], ["index"], ["train"], ["tasks"], ["catalog"],
                                      ["export"], ["samples"], ["demo"], ["tasks", "show"], ["tasks", "cancel"], ["catalog", "show"], ["catalog", "alias"]])  # fmt: skip
 def test_a_command_has_help_with_an_example(command: list[str]) -> None:
     said = CliRunner().invoke(app, [*command, "--help"])

@@ -28,7 +28,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 )
 @says_why
 def send(
-    capability: Annotated[str, typer.Argument(help="classify, fill_mask, search, index or train; or a whole event type.")],
+    capability: Annotated[str, typer.Argument(help="A function such as classify, fill_mask, search or train; or a whole event type.")],
     data: Annotated[str, typer.Argument(help="The request as JSON, @FILE, or - for standard input.")],
     id: Annotated[str | None, typer.Option(help="The event's id; the same id from the same source gives the same reply.")] = None,
     source: Annotated[str, typer.Option(help="The event's source.")] = "/mlaas/cli",

@@ -91,6 +91,14 @@ def json_argument(text: str) -> Any:
         raise InvalidRequest("the data cannot be read as JSON", field="DATA", remedy="Give JSON, @FILE, or - for standard input.") from None
 
 
+def text_argument(text: str, field: str) -> str:
+    """The text itself, or that of the file which `@FILE` names."""
+    try:
+        return Path(text[1:]).read_text("utf-8") if text.startswith("@") else text
+    except (ValueError, OSError):
+        raise InvalidRequest("the file cannot be read as UTF-8 text", field=field, remedy="Give a text, or @FILE.") from None
+
+
 def place(text: str) -> dict[str, Any]:
     scheme, colon, rest = text.partition(":")
     if colon and scheme in ("local", "s3", "hub"):

@@ -1,4 +1,4 @@
-"""`mlaas classify`, `fill-mask` and `search`: predictions."""
+"""`mlaas classify`, `fill-mask`, `ner`, `answer`, `embed`, `generate` and `search`: predictions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..client import Answer, EventClient, HttpClient
 from ..errors import InvalidRequest
 from ..settings import current
 from . import files
-from .options import Json, Kafka, Model, Texts, Timeout, TopK, model_ref, read_texts, says_why, store_ref
+from .options import Json, Kafka, Model, Texts, Timeout, TopK, given, model_ref, read_texts, says_why, store_ref, text_argument
 
 __all__ = ["app"]
 
@@ -66,6 +66,59 @@ def fill_mask(
     display.filled(request["predict_input"]["input_text"], _ask("fill_mask", request, kafka, timeout), as_json)
 
 
+@app.command(epilog="Example: mlaas ner -m science-ner 'The ATLAS experiment measures the Higgs boson.'")
+@says_why
+def ner(texts: Texts = None, model: Model = "", kafka: Kafka = False, timeout: Timeout = 60.0, as_json: Json = False) -> None:
+    """Find named entities."""
+    request = _predict(model, read_texts(texts))
+    display.recognized(request["predict_input"]["input_text"], _ask("ner", request, kafka, timeout), as_json)
+
+
+@app.command(epilog="Example: mlaas answer -m reader 'Where is LNF?' --context 'LNF is in Frascati.'")
+@says_why
+def answer(
+    questions: Texts = None,
+    model: Model = "",
+    context: Annotated[str, typer.Option("--context", "-c", metavar="TEXT", help="The text that holds the answers; @FILE reads it.")] = "",
+    kafka: Kafka = False,
+    timeout: Timeout = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Answer questions with words of a text."""
+    if not context:
+        raise InvalidRequest("there is no text to answer from", field="--context", remedy="Give it with --context TEXT or --context @FILE.")
+    asked = read_texts(questions)
+    request = {**_predict(model, []), "predict_input": {"question": asked, "context": [text_argument(context, "--context")]}}
+    display.answered(asked, _ask("answer", request, kafka, timeout), as_json)
+
+
+@app.command(epilog="Example: mlaas embed -m minilm 'neutrino oscillations' --json")
+@says_why
+def embed(texts: Texts = None, model: Model = "", kafka: Kafka = False, timeout: Timeout = 60.0, as_json: Json = False) -> None:
+    """Turn texts into vectors; --json prints them whole."""
+    request = _predict(model, read_texts(texts))
+    display.embedded(request["predict_input"]["input_text"], _ask("embed", request, kafka, timeout), as_json)
+
+
+@app.command(epilog="Example: mlaas generate -m physics-writer 'Dark matter' --max-new-tokens 20")
+@says_why
+def generate(
+    texts: Texts = None,
+    model: Model = "",
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", min=1)] = 32,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="1 takes the likeliest token each time.")] = 1,
+    temperature: Annotated[float, typer.Option("--temperature", help="With --top-k above 1.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="With --top-k above 1.")] = 0,
+    kafka: Kafka = False,
+    timeout: Timeout = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Continue texts."""
+    settings = {"max_new_tokens": max_new_tokens, "top_k": top_k, "temperature": temperature, "seed": seed}
+    request = {**_predict(model, read_texts(texts)), "generate": settings}
+    display.generated(request["predict_input"]["input_text"], _ask("generate", request, kafka, timeout), as_json)
+
+
 @app.command(epilog="Example: mlaas search -i abstracts 'neutrino oscillations' -k 3")
 @says_why
 def search(
@@ -93,13 +146,13 @@ def search(
     display.searched(queries, _ask("search", {**request, "search_input": {"input_text": queries}}, kafka, timeout), as_json)
 
 
-def _model(model: str, top_k: int) -> dict[str, Any]:
+def _model(model: str, top_k: int | None) -> dict[str, Any]:
     if not model:
         raise InvalidRequest("which model?", field="--model", remedy="Name one with --model; `mlaas catalog` lists them.")
-    return {"model": model_ref(model).model_dump(exclude_none=True), "top_k": top_k}
+    return {"model": model_ref(model).model_dump(exclude_none=True), **given(top_k=top_k)}
 
 
-def _predict(model: str, texts: list[str], top_k: int) -> dict[str, Any]:
+def _predict(model: str, texts: list[str], top_k: int | None = None) -> dict[str, Any]:
     return {**_model(model, top_k), "predict_input": {"input_text": texts}}
 
 

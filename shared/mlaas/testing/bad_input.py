@@ -14,6 +14,10 @@ __all__ = ["CASES", "Case"]
 CLASSIFY: dict[str, Any] = {"model": {"name": "infn-structures"}, "predict_input": {"input_text": ["INFN Frascati"]}}
 FILL: dict[str, Any] = {"model": {"name": "physics-lm"}, "predict_input": {"input_text": ["the [MASK] boson"]}}
 SEARCH: dict[str, Any] = {"dataset": {"name": "abstracts"}, "search_input": {"input_text": ["neutrino"]}}
+NER: dict[str, Any] = {"model": {"name": "physics-ner"}, "predict_input": {"input_text": ["the higgs boson"]}}
+ANSWER: dict[str, Any] = {"model": {"name": "laboratories"}, "predict_input": {"question": ["where?"], "context": ["frascati"]}}
+EMBED: dict[str, Any] = {"model": {"name": "minilm"}, "predict_input": {"input_text": ["neutrino"]}}
+GENERATE: dict[str, Any] = {"model": {"name": "physics-writer"}, "predict_input": {"input_text": ["dark matter"]}}
 INDEX: dict[str, Any] = {"model": {"name": "minilm"}, "dataset": {"path": "affiliations.tsv"}, "vector_store_save": {"path": "indexes/new"}}
 ROWS: dict[str, Any] = {"path": "affiliations.tsv", "loader_kwargs": {"page_content_column": "affiliation"}}
 TRAIN: dict[str, Any] = {
@@ -107,6 +111,35 @@ CASES: tuple[Case, ...] = (
     _json("a classifier asked to fill masks", "fill_mask", {**FILL, "model": {"name": "infn-structures"}}, 422, "model.objective"),
     _json(
         "a text without a mask", "fill_mask", {**FILL, "predict_input": {"input_text": ["the boson"]}}, 422, "predict_input.input_text.0"
+    ),
+    _json("a classifier asked for entities", "ner", {**NER, "model": {"name": "infn-structures"}}, 422, "model.objective"),
+    _json("a threshold of 2", "ner", {**NER, "score_threshold": 2}, 422, "score_threshold"),
+    _json("a classifier asked to answer", "answer", {**ANSWER, "model": {"name": "infn-structures"}}, 422, "model.objective"),
+    _json("a question without a text", "answer", {**ANSWER, "predict_input": {"question": ["where?"]}}, 422, "predict_input.context"),
+    _json(
+        "three questions and two texts",
+        "answer",
+        {**ANSWER, "predict_input": {"question": ["where?"] * 3, "context": ["here", "there"]}},
+        422,
+        "predict_input",
+    ),
+    _json(
+        "a question longer than the model reads",
+        "answer",
+        {**ANSWER, "predict_input": {"question": ["where?", "where " * 99], "context": ["frascati"]}},
+        422,
+        "predict_input.question.1",
+    ),
+    _json("a classifier asked for vectors", "embed", {**EMBED, "model": {"name": "infn-structures"}}, 422, "model.objective"),
+    _json("vectors of no text", "embed", {**EMBED, "predict_input": {"input_text": []}}, 422, "predict_input.input_text"),
+    _json("a classifier asked to write", "generate", {**GENERATE, "model": {"name": "infn-structures"}}, 422, "model.objective"),
+    _json("no token to write", "generate", {**GENERATE, "generate": {"max_new_tokens": 0}}, 422, "generate.max_new_tokens"),
+    _json(
+        "a text that fills the model's length",
+        "generate",
+        {**GENERATE, "predict_input": {"input_text": ["matter " * 99]}},
+        422,
+        "predict_input.input_text.0",
     ),
     _json("an index searched with another model", "search", {**SEARCH, "model": {"name": "infn-structures"}}, 422, "model"),
     _json(

@@ -1,4 +1,5 @@
-"""A platform's home with tiny models in its catalog, ready to serve: `infn-structures`, `physics-lm`, `minilm`, index `abstracts`."""
+"""A platform's home with tiny models in its catalog, ready to serve: `infn-structures`, `physics-lm`, `minilm`, `physics-ner`,
+`laboratories`, `physics-writer`, index `abstracts`."""
 
 from __future__ import annotations
 
@@ -26,6 +27,9 @@ def tiny_home(folder: Path) -> Settings:
         "infn-structures": tiny_models.classifier(folder / "classifier"),
         "physics-lm": tiny_models.mask_filler(folder / "filler"),
         "minilm": tiny_models.embedder(folder / "embedder"),
+        "physics-ner": tiny_models.tagger(folder / "tagger"),
+        "laboratories": tiny_models.reader(folder / "reader"),
+        "physics-writer": tiny_models.language_model(folder / "writer"),
     }
     catalog = Catalog(connect(settings.documents_url))
     for name, bundle in made.items():

@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 
     from ..bundles import Bundle
 
-__all__ = ["SENTENCES", "STRUCTURES", "classifier", "embedder", "mask_filler", "save_graph", "wordpiece"]
+__all__ = [
+    "PLACES",
+    "SENTENCES",
+    "STRUCTURES",
+    "classifier",
+    "embedder",
+    "language_model",
+    "mask_filler",
+    "reader",
+    "save_graph",
+    "tagger",
+    "wordpiece",
+]
 
 # What each label's words are; a text without any is [NoSite].
 STRUCTURES: Mapping[str, Sequence[str]] = {
@@ -37,6 +49,15 @@ SENTENCES: Sequence[str] = (
     "neutrino oscillations show that neutrinos have mass",
     "istituto nazionale di fisica nucleare infn university of italy",
 )
+# What the tagger knows: a tag for each word; all others are O.
+TAGS: Mapping[str, Sequence[str]] = {
+    "O": (),
+    "B-PARTICLE": ("higgs", "top"),
+    "I-PARTICLE": ("boson", "quark"),
+    "B-FACILITY": ("large",),
+    "I-FACILITY": ("hadron", "collider"),
+}
+PLACES: Sequence[str] = ("frascati", "bologna", "geneva")  # what the reader takes for an answer
 Node = tuple[str, list[str], list[str], dict[str, Any]]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -137,6 +158,47 @@ def embedder(
     return _finish(folder, tokens, "no-objective", max_length, pooling=pooling, normalize=normalize)
 
 
+def tagger(folder: Path, tags: Mapping[str, Sequence[str]] = TAGS, *, max_length: int = 64) -> Bundle:
+    """A token classifier that gives each word of `tags` its tag with a logit of 4, and 1 for the first tag to all words."""
+    tokens = wordpiece([*SENTENCES, *(" ".join(known) for known in tags.values())])
+    evidence = np.zeros((tokens.get_vocab_size(), len(tags)), dtype=np.float32)
+    evidence[:, 0] = 1.0
+    for column, known in enumerate(tags.values()):
+        for word in known:
+            evidence[_id(tokens, word), column] = 4.0
+    folder.mkdir(parents=True, exist_ok=True)
+    nodes: list[Node] = [("Gather", ["evidence", "input_ids"], ["logits"], {})]
+    save_graph(folder / "model.onnx", nodes, {"evidence": evidence}, {"logits": ["batch", "length", len(tags)]})
+    return _finish(folder, tokens, "token-classification", max_length, labels=tuple(tags))
+
+
+def reader(folder: Path, places: Sequence[str] = PLACES, *, max_length: int = 64) -> Bundle:
+    """A question answering model that takes a word of `places` for the answer, the first of them most of all; -4 for all others."""
+    tokens = wordpiece([*SENTENCES, *places, "where is the laboratory"])
+    evidence = np.full(tokens.get_vocab_size(), -4.0, dtype=np.float32)
+    for rank, word in enumerate(places):
+        evidence[_id(tokens, word)] = 4.0 - rank
+    folder.mkdir(parents=True, exist_ok=True)
+    nodes: list[Node] = [("Gather", ["evidence", "input_ids"], [name], {}) for name in ("start_logits", "end_logits")]
+    shape: dict[str, list[int | str]] = {"start_logits": ["batch", "length"], "end_logits": ["batch", "length"]}
+    save_graph(folder / "model.onnx", nodes, {"evidence": evidence}, shape)
+    return _finish(folder, tokens, "question-answering", max_length)
+
+
+def language_model(folder: Path, sentences: Sequence[str] = SENTENCES, *, max_length: int = 64) -> Bundle:
+    """A causal language model that has read `sentences`: a token's logit is 4 where it followed the one before, and [SEP] ends a text."""
+    tokens = wordpiece(sentences)
+    size = tokens.get_vocab_size()
+    after = np.zeros((size, size), dtype=np.float32)
+    for sentence in sentences:
+        for left, right in pairwise(tokens.encode(sentence).ids):
+            after[left, right] += 4.0
+    folder.mkdir(parents=True, exist_ok=True)
+    nodes: list[Node] = [("Gather", ["after", "input_ids"], ["logits"], {})]
+    save_graph(folder / "model.onnx", nodes, {"after": after}, {"logits": ["batch", "length", size]})
+    return _finish(folder, tokens, "causal-lm", max_length, eos_token_id=_id(tokens, "[SEP]"))
+
+
 def wordpiece(sentences: Iterable[str]) -> tokenizers.Tokenizer:
     """A lower-casing BERT tokenizer that knows the words of `sentences`, and each of their letters as `x` and `##x`."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -218,6 +280,7 @@ def _finish(
     labels: tuple[str, ...] = (),
     pooling: str | None = None,
     normalize: bool = False,
+    **more: int,
 ) -> Bundle:
     from ..bundles import write_manifest
 
@@ -228,6 +291,7 @@ def _finish(
         "pad_token_id": padding,
         "max_position_embeddings": max_length,
         "id2label": {str(index): label for index, label in enumerate(labels)},
+        **more,
     }
     tokens.save(str(folder / "tokenizer.json"))
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")

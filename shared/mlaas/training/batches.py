@@ -3,45 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-__all__ = ["Batch", "Collator", "by_length"]
+__all__ = ["Batch", "Collator", "by_length", "collator", "encoded"]
 
 CHUNK = 1000  # texts tokenized at once, so that a run can be cancelled in between
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """`inputs` are [rows, longest] int64 tensors by name; `targets` [rows] or [rows, longest]; `tokens` without padding."""
+    """`inputs` are [rows, longest] int64 tensors by name; `targets` [rows, ...]; `tokens` without padding.
+
+    `origins` says of each row what a tally has to know about it, where it has to know anything.
+    """
 
     inputs: dict[str, torch.Tensor]
     targets: torch.Tensor
     tokens: int
+    origins: tuple[Any, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return Batch(
-            inputs={name: tensor.to(device) for name, tensor in self.inputs.items()}, targets=self.targets.to(device), tokens=self.tokens
-        )
+        return replace(self, inputs={name: tensor.to(device) for name, tensor in self.inputs.items()}, targets=self.targets.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collator:
-    """Pads ids. `type_ids` says whether the model reads token_type_ids, all 0 for single texts."""
+    """Pads ids. `type_ids` says whether the model reads token_type_ids, all 0 unless they are given."""
 
     pad_id: int
     type_ids: bool
 
-    def __call__(self, ids: Sequence[Sequence[int]], targets: torch.Tensor | Sequence[Sequence[int]], *, fill: int = 0) -> Batch:
+    def __call__(
+        self,
+        ids: Sequence[Sequence[int]],
+        targets: torch.Tensor | Sequence[Sequence[int]],
+        *,
+        fill: int = 0,
+        types: Sequence[Sequence[int]] | None = None,
+        origins: Sequence[Any] = (),
+    ) -> Batch:
         """A batch of `ids`; targets given per token are padded with `fill`."""
         inputs = {"input_ids": _padded(ids, self.pad_id), "attention_mask": _padded([[1] * len(row) for row in ids], 0)}
         if self.type_ids:
-            inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+            inputs["token_type_ids"] = _padded(types, 0) if types is not None else torch.zeros_like(inputs["input_ids"])
         wanted = targets if isinstance(targets, torch.Tensor) else _padded(targets, fill)
-        return Batch(inputs=inputs, targets=wanted, tokens=sum(map(len, ids)))
+        return Batch(inputs=inputs, targets=wanted, tokens=sum(map(len, ids)), origins=tuple(origins))
 
 
 def collator(config: Any, tokenizer: Any) -> Collator:

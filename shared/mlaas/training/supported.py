@@ -8,7 +8,7 @@ from ..errors import InvalidRequest
 __all__ = ["FIGURES", "SCRATCH", "SUPPORTED", "check", "check_metric", "check_scratch"]
 
 # Objective -> the module whose `prepare(Preparation) -> Task` trains for it.
-SUPPORTED = {"text-classification": "text_classification", "masked-lm": "masked_lm"}
+SUPPORTED = {"text-classification": "text_classification", "masked-lm": "masked_lm", "token-classification": "token_classification"}
 
 # Figures by which a run may be judged while it goes on, beside `loss` and `accuracy`.
 FIGURES = {"text-classification": ("macro_f1", "accuracy_named"), "masked-lm": ("perplexity",)}

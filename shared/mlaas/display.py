@@ -244,9 +244,18 @@ def progress_bar(*, disable: bool = False) -> Progress:
 def transfer(description: str, *, disable: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A bar for a transfer, shown from its first bytes on; gives the function that takes the bytes done and the bytes in all."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_errors, disable=disable) as bar:
-        row = bar.add_task(description, total=None, visible=False)
-        yield lambda done, total: bar.update(row, completed=done, total=total, visible=True)
+    bar = Progress(*columns, console=_errors, disable=disable)
+    row = bar.add_task(description, total=None)
+
+    def show(done: int, total: int) -> None:
+        bar.update(row, completed=done, total=total)
+        bar.start()
+
+    try:
+        yield show
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def links(found: Sequence[Link], as_json: bool) -> None:

@@ -42,6 +42,8 @@ def _welcome(platform: Platform, settings: Settings) -> str:
     exports = {"MLAAS_URL": platform.url, "MLAAS_KAFKA": platform.bootstrap, "MLAAS_HOME": str(settings.home)}
     usual = {"MLAAS_URL": default.url, "MLAAS_KAFKA": default.kafka, "MLAAS_HOME": str(default.home.expanduser())}
     needed = [f"  export {name}={value}" for name, value in exports.items() if value != usual[name]]
+    if settings.documents or settings.s3_endpoint:  # what they are may be secret
+        needed.append("  and set the other MLAAS_ and AWS_ variables as they are here")
     known = {entry["name"] for entry in Catalog(shared(settings)).versions("models")}
     return "\n".join(
         [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["InvalidRequest", "Malformed", "MlaasError", "NotFound", "Overloaded", "TooLarge", "Unavailable", "within"]
+__all__ = ["InvalidRequest", "Malformed", "MlaasError", "NotFound", "Overloaded", "StoreAway", "TooLarge", "Unavailable", "within"]
 
 
 class MlaasError(Exception):
@@ -47,6 +47,10 @@ class Unavailable(MlaasError):
     def __init__(self, detail: str, *, retry_after: int = 5, field: str | None = None, remedy: str | None = None) -> None:
         super().__init__(detail, field=field, remedy=remedy)
         self.retry_after = retry_after
+
+
+class StoreAway(Unavailable):
+    """Not now: the document store is away, so nothing can be recorded either."""
 
 
 class Overloaded(Unavailable):

@@ -21,7 +21,7 @@ from cloudevents.http import CloudEvent
 from . import events, metrics
 from .contracts import TaskError
 from .documents import Documents, Stored
-from .errors import InvalidRequest, MlaasError, Unavailable
+from .errors import InvalidRequest, MlaasError, StoreAway, Unavailable
 
 __all__ = ["Entry", "Ledger"]
 
@@ -29,7 +29,7 @@ WAITING = ("parked", "replayed")  # for an operator, or for the delivery of what
 _COLLECTION = "ledger"
 _LOOK_SECONDS = 0.05
 _SILENT = TaskError(
-    detail="the process ended while it handled the event",
+    detail="the process ended, or lost the document store, while it handled the event",
     remedy="See its log; it was killed, ran out of memory or was lost with its machine.",
 )
 
@@ -72,6 +72,8 @@ class Ledger:
             return _reply(settled.body)
         try:
             reply = act()
+        except StoreAway:  # nor can the reason be recorded, and who asked has waited long enough
+            raise
         except MlaasError as error:
             self._failed(key, TaskError(detail=error.detail, field=error.field, remedy=error.remedy))
             raise

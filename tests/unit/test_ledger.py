@@ -11,7 +11,7 @@ import pytest
 from cloudevents.http import CloudEvent
 
 from mlaas import events
-from mlaas.errors import InvalidRequest, Unavailable
+from mlaas.errors import InvalidRequest, StoreAway, Unavailable
 from mlaas.ledger import Ledger
 from mlaas.testing.memory_documents import MemoryDocuments
 
@@ -98,7 +98,9 @@ def test_an_event_that_keeps_failing_is_parked_with_its_last_reason_and_answered
 
 def test_an_attempt_that_killed_its_process_is_counted_and_the_reason_says_so(ledger: Ledger) -> None:
     exhaust(ledger, cause(), killed, Killed)
-    assert "the process ended while it handled the event" in reply_of(ledger, cause(), killed)["data"]["detail"]
+    assert (
+        "the process ended, or lost the document store, while it handled the event" in reply_of(ledger, cause(), killed)["data"]["detail"]
+    )
 
 
 def test_the_last_reason_counts_also_when_the_last_attempt_left_none(ledger: Ledger) -> None:
@@ -106,6 +108,19 @@ def test_the_last_reason_counts_also_when_the_last_attempt_left_none(ledger: Led
         with pytest.raises(error):
             reply_of(ledger, cause(), act)
     assert "the process ended" in reply_of(ledger, cause(), killed)["data"]["detail"]
+
+
+def test_an_attempt_that_lost_the_document_store_asks_it_for_nothing_more(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost() -> CloudEvent:
+        for name in ("get", "replace", "insert"):
+            monkeypatch.setattr(type(ledger.documents), name, lambda *_: pytest.fail("the store was asked again"))
+        raise StoreAway("the document store cannot be used now")
+
+    with pytest.raises(StoreAway):
+        reply_of(ledger, cause(), lost)
+    monkeypatch.undo()
+    [entry] = ledger.get("r-1")
+    assert (entry.status, entry.attempts) == ("open", 1)
 
 
 def test_a_defect_is_recorded_by_its_error_id_and_never_by_its_text(ledger: Ledger) -> None:

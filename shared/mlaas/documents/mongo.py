@@ -17,7 +17,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from ..errors import InvalidRequest, Unavailable
+from ..errors import InvalidRequest, StoreAway
 from . import INDEXED, Between, Stored
 
 __all__ = ["MongoDocuments"]
@@ -101,7 +101,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        raise Unavailable("the document store cannot be used now") from error
+        raise StoreAway("the document store cannot be used now") from error
     except (ValueError, TypeError) as error:
         raise InvalidRequest(
             "the document store's URL cannot be used", field="MLAAS_DOCUMENTS", remedy="Use mongodb://HOST:PORT/DATABASE."

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import Unavailable
+from ..errors import StoreAway
 from . import INDEXED, Between, Stored
 
 __all__ = ["SqliteDocuments"]
@@ -80,7 +80,7 @@ class SqliteDocuments:
             with connection:
                 yield connection
         except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
-            raise Unavailable("the document store cannot be used now") from error
+            raise StoreAway("the document store cannot be used now") from error
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)

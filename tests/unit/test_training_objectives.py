@@ -13,10 +13,11 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from mlaas import engine, recognizer
+from mlaas import answerer, engine, recognizer
 from mlaas.contracts import TrainRequest, parse
 from mlaas.errors import InvalidRequest
 from mlaas.testing.tiny_checkpoints import BIRDS, STONES, write_checkpoint
+from mlaas.training.answer_scores import exact_match, f1
 from mlaas.training.run import Outcome, Sources, train
 
 pytestmark = pytest.mark.training
@@ -43,13 +44,20 @@ def trained(encoder: Path, tmp_path: Path) -> Train:
     """Trains for an objective on a table."""
 
     def run(
-        objective: str, table: Path, *, checkpoint: Path | None = None, epochs: int = 12, dataset: Any = None, **settings: Any
+        objective: str,
+        table: Path,
+        *,
+        checkpoint: Path | None = None,
+        epochs: int = 12,
+        lr: float = 3e-3,
+        dataset: Any = None,
+        **settings: Any,
     ) -> Outcome:
         request = parse(
             TrainRequest,
             {
                 "model": {"path": "tiny", "objective": objective},
-                "model_train": {"epochs": epochs, "batch_size": 8, "optimizer": {"init_lr": 3e-3, "num_warm_steps": 5}, **settings},
+                "model_train": {"epochs": epochs, "batch_size": 8, "optimizer": {"init_lr": lr, "num_warm_steps": 5}, **settings},
                 "dataset": {"path": table.name, "train_test_split": 0.1, **(dataset or {})},
                 "model_save": {"path": "trained"},
             },
@@ -136,3 +144,86 @@ def test_sentences_that_cannot_be_learnt_from_are_refused(
         trained("token-classification", jsonl(tmp_path / "rows.jsonl", rows))
     assert caught.value.field == field
     assert caught.value.remedy
+
+
+def asked(count: int = 50, *, unanswerable: bool = False) -> list[dict[str, Any]]:
+    """ "is" asks for the bird of a text and "near" for its stone; a text may have none."""
+    draw = random.Random(4)
+    rows = []
+    for number in range(count):
+        bird, stone = draw.choice(BIRDS), draw.choice(STONES)
+        words = [*draw.choices(("the", "by", "town"), k=draw.randint(1, 5)), f"the old {bird}", "and", f"{stone}s"]
+        if draw.random() < 0.5:
+            words.reverse()
+        if unanswerable and number % 5 == 0:
+            words.remove(f"{stone}s")
+        context = " ".join(words)
+        for question, answer in (("is", f"old {bird}"), ("near", f"{stone}s")):
+            start = context.find(answer)
+            rows.append(
+                {"question": question, "context": context, "answers": [{"text": answer, "answer_start": start}] if start >= 0 else []}
+            )
+    return rows
+
+
+def squad(file: Path, rows: list[dict[str, Any]]) -> Path:
+    paragraphs = [{"context": row["context"], "qas": [{"id": "1", "question": row["question"], "answers": row["answers"]}]} for row in rows]
+    file.write_text(json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}), "utf-8")
+    return file
+
+
+def exact(model: engine.Model, rows: list[dict[str, Any]]) -> float:
+    found = answerer.answer(model, [row["question"] for row in rows], [row["context"] for row in rows])
+    expected = [row["answers"][0]["text"] if row["answers"] else None for row in rows]
+    return sum(one.answer == answer for one, answer in zip(found, expected, strict=True)) / len(rows)
+
+
+def test_answers_are_learnt_from_squads_json_and_found_in_texts_of_any_length(trained: Train, tmp_path: Path) -> None:
+    rows = asked()
+    outcome = trained("question-answering", squad(tmp_path / "train.json", rows), epochs=30, lr=1e-3)
+    assert outcome.evaluation["exact_match"] > 0.95
+    assert outcome.evaluation["f1"] >= outcome.evaluation["exact_match"]
+    model = engine.load(outcome.bundle)
+    assert exact(model, rows) > 0.95
+    long = "by the town " * 30 + "the Old Heron and basalts" + " town by the" * 30
+    found = answerer.answer(model, ["is", "near"], [long])
+    assert [(one.answer, long[one.start : one.end]) for one in found] == [("Old Heron", "Old Heron"), ("basalts", "basalts")]
+    assert all(0.0 < one.score <= 1.0 for one in found)
+
+
+def test_questions_of_rows_may_have_no_answer(trained: Train, tmp_path: Path) -> None:
+    rows = asked(unanswerable=True)
+    as_hugging_face = [
+        {
+            **row,
+            "answers": {"text": [one["text"] for one in row["answers"]], "answer_start": [one["answer_start"] for one in row["answers"]]},
+        }
+        for row in rows
+    ]
+    outcome = trained("question-answering", jsonl(tmp_path / "rows.jsonl", as_hugging_face), epochs=30, lr=1e-3)
+    assert outcome.dataset["unanswerable"] > 5
+    assert exact(engine.load(outcome.bundle), rows) > 0.95
+    assert outcome.bundle.config["no_answer"] is True
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        ("{}", "a.json", "not a JSON file as SQuAD has it"),
+        ('{"data": [{"paragraphs": 3}]}', "a.json", "not a JSON file as SQuAD has it"),
+        ('{"question": "is", "context": "the", "answers": "old"}\n', "a.jsonl", "row 1: the answers cannot be read"),
+        ('{"question": "is", "context": "the", "answers": [{"text": "old", "answer_start": 0}]}\n', "a.jsonl", "not in their texts"),
+    ],
+)
+def test_questions_that_cannot_be_learnt_from_are_refused(content: str, name: str, said: str, trained: Train, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InvalidRequest, match=said) as caught:
+        trained("question-answering", tmp_path / name)
+    assert caught.value.remedy
+
+
+def test_answers_are_compared_as_squad_compares_them() -> None:
+    assert exact_match("The Higgs, boson!", ["higgs boson"]) == 1.0
+    assert exact_match("boson", ["higgs boson", "quark"]) == 0.0
+    assert f1("the heavy Higgs boson", ["higgs boson", "quark"]) == pytest.approx(0.8)
+    assert (exact_match("", []), f1("", []), f1("quark", [])) == (1.0, 1.0, 0.0)

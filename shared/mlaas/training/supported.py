@@ -8,10 +8,20 @@ from ..errors import InvalidRequest
 __all__ = ["FIGURES", "SCRATCH", "SUPPORTED", "check", "check_metric", "check_scratch"]
 
 # Objective -> the module whose `prepare(Preparation) -> Task` trains for it.
-SUPPORTED = {"text-classification": "text_classification", "masked-lm": "masked_lm", "token-classification": "token_classification"}
+SUPPORTED = {
+    "text-classification": "text_classification",
+    "masked-lm": "masked_lm",
+    "token-classification": "token_classification",
+    "question-answering": "question_answering",
+}
 
 # Figures by which a run may be judged while it goes on, beside `loss` and `accuracy`.
-FIGURES = {"text-classification": ("macro_f1", "accuracy_named"), "masked-lm": ("perplexity",)}
+FIGURES = {
+    "text-classification": ("macro_f1", "accuracy_named"),
+    "masked-lm": ("perplexity",),
+    "token-classification": ("f1", "precision", "recall", "macro_f1"),
+    "question-answering": ("exact_match", "f1"),
+}
 # Objectives that a model can learn from texts alone, and so from nothing.
 SCRATCH = ("masked-lm", "causal-lm")
 

@@ -181,7 +181,7 @@ class Up:
         """Exit status, standard output as JSON, and standard error of a command."""
         command = [sys.executable, "-m", "mlaas.cli", *arguments, "--json"]
         done = subprocess.run(command, capture_output=True, text=True, env=self.environ, timeout=60, check=False)
-        return done.returncode, json.loads(done.stdout or "null"), done.stderr
+        return done.returncode, json.loads(done.stdout or "null"), " ".join(done.stderr.split())
 
     def until(self, wanted: Callable[[], bool], seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds

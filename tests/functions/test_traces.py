@@ -95,7 +95,7 @@ def test_a_request_that_fails_is_an_error_that_names_no_text(home: Settings, col
         log_of(process)
     spans = {one.name: one for one in collector.spans}
     assert (spans["classify request"].error, spans["classify request"].attributes["error.type"]) == (True, "unavailable")
-    assert (spans["load"].error, spans["load"].attributes["error.type"]) == (True, "Unavailable")
+    assert (spans["load"].error, spans["load"].attributes["error.type"]) == (True, "StoreAway")
 
 
 @pytest.mark.parametrize("how", ["nobody listens", "it refuses", "it is silent"])

@@ -69,6 +69,10 @@ def test_no_serving_process_imports_torch_or_transformers(name: str, home: Setti
     requests_of = {
         "classify": {"model": {"name": "infn-structures"}, "predict_input": {"input_text": ["x"]}},
         "fill_mask": {"model": {"name": "physics-lm"}, "predict_input": {"input_text": ["the [MASK]"]}},
+        "ner": {"model": {"name": "physics-ner"}, "predict_input": {"input_text": ["the higgs boson"]}},
+        "answer": {"model": {"name": "laboratories"}, "predict_input": {"question": ["where?"], "context": ["in frascati"]}},
+        "embed": {"model": {"name": "minilm"}, "predict_input": {"input_text": ["x"]}},
+        "generate": {"model": {"name": "physics-writer"}, "predict_input": {"input_text": ["dark"]}},
         "search": {"dataset": {"name": "abstracts"}, "search_input": {"input_text": ["x"]}},
         "index": {"model": {"name": "minilm"}, "dataset": {"path": "affiliations.tsv"}, "vector_store_save": {"path": "i"}},
         "train": {

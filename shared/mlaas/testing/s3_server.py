@@ -112,6 +112,8 @@ def _start(folder: Path, port: int, access_key: str, secret_key: str) -> subproc
         "filer.port": port + 3,
         "s3.port": port,
         "s3.config": folder / "s3.json",
+        "s3.port.iceberg": 0,  # these two would have fixed ports, so that a second server on the machine could not start
+        "s3.port.lance": 0,
         "master.telemetry": "false",
     }
     command = [_weed(), "-logtostderr=true", "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in options.items())]

@@ -7,8 +7,8 @@ from mlaas.runtime import Context, Function, Response
 
 def answer(request: ClassifyRequest) -> ClassifyResult:
     loaded = models.load(request.model, request.tokenizer)
-    texts = request.predict_input.input_text
-    predictions = classifier.classify(loaded.model, texts, request.top_k, request.score_threshold)
+    asked = request.predict_input
+    predictions = classifier.classify(loaded.model, asked.input_text, request.top_k, request.score_threshold, pairs=asked.text_pair)
     return ClassifyResult(predictions=predictions, model=loaded.version)
 
 

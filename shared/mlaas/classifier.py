@@ -10,23 +10,33 @@ from numpy.typing import NDArray
 
 from .contracts import Classification, LabelScore
 from .errors import InvalidRequest
+from .ngrams import MODEL_TYPE
 
 if TYPE_CHECKING:
     from .engine import Model
 
 __all__ = ["classify"]
 
-OBJECTIVE = "text-classification"
-_SERVED_BY = {"masked-lm": "`fill_mask`", "no-objective": "`search` and `index`"}
+OBJECTIVE, OF_PAIRS = "text-classification", "next-sentence-prediction"
+_SERVED_BY = {
+    "masked-lm": "`fill_mask`",
+    "no-objective": "`embed`, `search` and `index`",
+    "token-classification": "`ner`",
+    "question-answering": "`answer`",
+    "causal-lm": "`generate`",
+}
 
 
-def classify(model: Model, texts: Sequence[str], top_k: int = 1, score_threshold: float | None = None) -> list[Classification]:
+def classify(
+    model: Model, texts: Sequence[str], top_k: int = 1, score_threshold: float | None = None, *, pairs: Sequence[str] | None = None
+) -> list[Classification]:
     """One classification for each text: its `top_k` labels, best first, without those below `score_threshold`.
 
-    Raises InvalidRequest for a model that is no classifier, RuntimeError where the model gives numbers that are none.
+    `pairs` holds the second text of each, for models that compare two. Raises InvalidRequest for a model that is no classifier,
+    RuntimeError where the model gives numbers that are none.
     """
-    _require_classifier(model)
-    encoded = model.encode(texts)
+    _require_classifier(model, pairs)
+    encoded = model.encode(texts, pairs=pairs)
     found: list[list[LabelScore]] = [[] for _ in texts]
     for indices, logits, _ in model.run(encoded, output=_output(model)):
         for index, row in zip(indices, _probabilities(logits, model.bundle.config), strict=True):
@@ -39,10 +49,20 @@ def classify(model: Model, texts: Sequence[str], top_k: int = 1, score_threshold
     ]
 
 
-def _require_classifier(model: Model) -> None:
+def _require_classifier(model: Model, pairs: Sequence[str] | None) -> None:
     objective = model.bundle.objective
-    if objective == OBJECTIVE:
+    if pairs is not None and model.bundle.config.get("model_type") == MODEL_TYPE:
+        raise InvalidRequest(
+            "the model reads n-grams of single texts", field="predict_input.text_pair", remedy="Leave it out, or name a transformer."
+        )
+    if objective == OBJECTIVE or (objective == OF_PAIRS and pairs is not None):
         return
+    if objective == OF_PAIRS:
+        raise InvalidRequest(
+            "the model says whether one sentence follows another, and there is only one",
+            field="predict_input.text_pair",
+            remedy="Give the second sentences, one for each of `input_text`.",
+        )
     other = _SERVED_BY.get(objective)
     remedy = f"Name a model whose objective is {OBJECTIVE}" + (f", or send the request to {other}." if other else ".")
     raise InvalidRequest(f"the model's objective is {objective}: it does not classify texts", field="model.objective", remedy=remedy)

@@ -136,6 +136,23 @@ class PredictInput(Contract):
         return self
 
 
+class ClassifyInput(PredictInput):
+    """The texts to classify, or a reference to a file of them."""
+
+    text_pair: list[Text] | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="The second text of each pair, for models that compare two, such as next-sentence-prediction.",
+    )
+
+    @model_validator(mode="after")
+    def _as_many(self) -> ClassifyInput:
+        if self.text_pair is not None and len(self.text_pair) != len(self.input_text or ()):
+            raise ValueError("give one `text_pair` for each of `input_text`")
+        return self
+
+
 class SearchInput(Contract):
     """The texts to search for, or a reference to a file of them."""
 
@@ -193,7 +210,7 @@ class ClassifyRequest(Prediction):
 
     tokenizer: TokenizerRef | None = None
     model: ModelRef
-    predict_input: PredictInput
+    predict_input: ClassifyInput
     top_k: TopK = Field(1, description="Labels returned for each text, best first.")
     score_threshold: float | None = Field(None, ge=0, le=1, description="Leave out labels below this probability.")
     output: Output = None
@@ -369,11 +386,25 @@ class ModelSave(Contract):
     name: Name | None = None
 
 
+class TrainModelRef(ModelRef):
+    """What to train: a checkpoint, or an architecture that needs none."""
+
+    architecture: Literal["tfidf-linear", "tfidf-boosting"] | None = Field(
+        None, description="text-classification without a neural network, instead of a path: TF-IDF and a linear model or gradient boosting."
+    )
+
+    @model_validator(mode="after")
+    def _path_or_name(self) -> TrainModelRef:
+        if (self.path is None) + (self.name is None) + (self.architecture is None) != 2:
+            raise ValueError("give one of `path` (with `storage_type`), `name` and `architecture`")
+        return self
+
+
 class TrainRequest(Contract):
     """Train a model, export it to ONNX and publish it in the catalog."""
 
     tokenizer: TrainTokenizer | None = None
-    model: ModelRef
+    model: TrainModelRef
     model_train: ModelTrain = ModelTrain()
     dataset: TrainDataset
     model_save: ModelSave

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from . import metrics, timing
 from .bundles import Bundle
 from .errors import InvalidRequest
+from .ngrams import MODEL_TYPE, NgramTokenizer
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -33,6 +34,7 @@ BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 PAD_TOKENS = ("[PAD]", "<pad>")
 
 Provider = tuple[str, dict[str, str]]
+CPU: Provider = ("CPUExecutionProvider", {})
 Batch = tuple[list[int], NDArray[Any], NDArray[np.int64]]
 BatchOfAll = tuple[list[int], list[NDArray[Any]], NDArray[np.int64]]
 
@@ -56,7 +58,7 @@ class Model:
     """
 
     bundle: Bundle
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Any  # a tokenizers.Tokenizer, or the NgramTokenizer that stands in its place
     provider: str
     inputs: dict[str, str]
     outputs: dict[str, list[int | str]]
@@ -65,10 +67,13 @@ class Model:
     session: onnxruntime.InferenceSession = field(repr=False)
     past: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def encode(self, texts: Sequence[str], *, offsets: bool = False) -> list[Encoded]:
-        """The texts as tokens, each cut to the model's maximum length. An empty text is its special tokens, or one padding token."""
+    def encode(self, texts: Sequence[str], *, pairs: Sequence[str] | None = None, offsets: bool = False) -> list[Encoded]:
+        """The texts as tokens, each with its text of `pairs` if they are given, cut to the model's maximum length.
+
+        An empty text is its special tokens, or one padding token.
+        """
         with timing.span("tokenize"):
-            encodings = self.tokenizer.encode_batch(list(texts))
+            encodings = self.tokenizer.encode_batch(list(texts) if pairs is None else list(zip(texts, pairs, strict=True)))
             return [
                 Encoded(
                     ids=encoding.ids or [self.pad_id],
@@ -155,7 +160,9 @@ def load(bundle: Bundle, *, tokenizer: Path | None = None, threads: int = 0, tok
         words = _open_tokenizer(tokenizer or bundle.tokenizer, bundle, own=tokenizer is None)
         import onnxruntime
 
-        session = _open_session(bundle, threads, providers(onnxruntime.get_available_providers(), cpu_flags()))
+        # Counting n-grams is for the CPU, and probabilities of trees and linear models are not for bf16.
+        candidates = [CPU] if _of_ngrams(bundle) else providers(onnxruntime.get_available_providers(), cpu_flags())
+        session = _open_session(bundle, threads, candidates)
         inputs = {node.name: node.type for node in session.get_inputs()}
         unknown = [name for name, kind in inputs.items() if (name not in _INPUTS and not name.startswith(_PAST)) or kind not in _DTYPES]
         if unknown or "input_ids" not in inputs:
@@ -182,7 +189,7 @@ def providers(available: Iterable[str], cpu_flags: Iterable[str]) -> list[Provid
         chosen.append(("CUDAExecutionProvider", {}))
     if "OpenVINOExecutionProvider" in available and not BF16_FLAGS.isdisjoint(cpu_flags):
         chosen.append(("OpenVINOExecutionProvider", {"device_type": "CPU", "load_config": OPENVINO_BF16}))
-    return [*chosen, ("CPUExecutionProvider", {})]
+    return [*chosen, CPU]
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
@@ -222,7 +229,9 @@ def _open_session(bundle: Bundle, threads: int, candidates: Sequence[Provider]) 
     )
 
 
-def _open_tokenizer(path: Path, bundle: Bundle, *, own: bool) -> tokenizers.Tokenizer:
+def _open_tokenizer(path: Path, bundle: Bundle, *, own: bool) -> tokenizers.Tokenizer | NgramTokenizer:
+    if _of_ngrams(bundle):
+        return _open_ngrams(path, bundle, own=own)
     import tokenizers
 
     try:
@@ -238,6 +247,19 @@ def _open_tokenizer(path: Path, bundle: Bundle, *, own: bool) -> tokenizers.Toke
     words.no_padding()
     words.enable_truncation(bundle.max_length, stride=0, direction="right")
     return words
+
+
+def _of_ngrams(bundle: Bundle) -> bool:
+    return bundle.config.get("model_type") == MODEL_TYPE
+
+
+def _open_ngrams(path: Path, bundle: Bundle, *, own: bool) -> NgramTokenizer:
+    if not own:
+        raise _bad_tokenizer("the model reads n-grams and takes no tokenizer", "Leave the tokenizer out.")
+    try:
+        return NgramTokenizer.open(path, bundle.max_length)
+    except (ValueError, KeyError, TypeError, OSError):
+        raise _not_loadable("its tokenizer.json is missing or damaged", "Train the model again.") from None
 
 
 def _pad_id(words: tokenizers.Tokenizer, bundle: Bundle) -> int:

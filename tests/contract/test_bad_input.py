@@ -69,7 +69,7 @@ def test_a_defect_gets_a_fixed_text_and_an_error_id_and_the_log_has_the_cause(
 ) -> None:
     from mlaas import classifier
 
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret /etc/passwd")
 
     monkeypatch.setattr(classifier, "classify", broken)

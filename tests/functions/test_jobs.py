@@ -125,6 +125,26 @@ def test_a_training_job_publishes_a_model_that_classifies(home: Settings, tmp_pa
 
 
 @pytest.mark.training
+def test_a_training_job_needs_no_checkpoint_for_a_model_without_a_neural_network(home: Settings, tmp_path: Path) -> None:
+    from mlaas import classifier
+    from mlaas.testing.tiny_checkpoints import write_rows
+
+    write_rows(home.artefacts / "rows.jsonl")
+    asked = {
+        "model": {"architecture": "tfidf-linear", "objective": "text-classification"},
+        "dataset": {"path": "rows.jsonl", "train_test_split": 0.2},
+        "model_save": {"path": "models/linear"},
+    }
+    task_id, folder = accepted("train", asked, tmp_path / "job")
+    assert run("mlaas.training.job", folder) == 0
+    task = Tasks(shared()).get(task_id)
+    assert task["task_status"] == "succeeded", task.get("error")
+    assert task["evaluation"]["accuracy"] > 0.9
+    loaded = models.load(ModelRef(name="linear"))
+    assert [one.label for one in classifier.classify(loaded.model, ["the raven heron", "quartz flint"])] == ["bird", "stone"]
+
+
+@pytest.mark.training
 def test_a_job_that_is_stopped_gives_its_task_back_and_one_that_is_killed_is_run_again(home: Settings, tmp_path: Path) -> None:
     from mlaas.testing.tiny_checkpoints import write_checkpoint, write_rows
 

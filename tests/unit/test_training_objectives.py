@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
+import numpy as np
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from mlaas import answerer, engine, recognizer
+from mlaas import answerer, classifier, embedder, engine, generator, recognizer
 from mlaas.contracts import TrainRequest, parse
 from mlaas.errors import InvalidRequest
-from mlaas.testing.tiny_checkpoints import BIRDS, STONES, write_checkpoint
+from mlaas.predictions import GenerateSettings
+from mlaas.testing.tiny_checkpoints import BIRDS, STONES, write_checkpoint, write_tokenizer
 from mlaas.training.answer_scores import exact_match, f1
+from mlaas.training.next_sentence import sentences
+from mlaas.training.pairs import Pair, split_pairs
+from mlaas.training.retrieval_scores import retrieval_figures
 from mlaas.training.run import Outcome, Sources, train
 
 pytestmark = pytest.mark.training
@@ -227,3 +234,178 @@ def test_answers_are_compared_as_squad_compares_them() -> None:
     assert exact_match("boson", ["higgs boson", "quark"]) == 0.0
     assert f1("the heavy Higgs boson", ["higgs boson", "quark"]) == pytest.approx(0.8)
     assert (exact_match("", []), f1("", []), f1("quark", [])) == (1.0, 1.0, 0.0)
+
+
+def titles(count: int = 50) -> list[dict[str, Any]]:
+    """A title names a bird, its abstract a stone: which one goes with which has to be learnt."""
+    draw = random.Random(5)
+    stones = dict(zip(BIRDS, STONES, strict=True))
+    rows = []
+    for _ in range(count):
+        first, second = draw.sample(BIRDS, 2)
+        filling = draw.choices(("the", "old", "near", "town", "by"), k=draw.randint(3, 9))
+        rows.append({"title": f"the {first} and {second}", "abstract": " ".join([stones[first], *filling, stones[second]])})
+    return rows
+
+
+def test_embeddings_learn_which_texts_belong_together_and_index_and_search_use_the_model(trained: Train, tmp_path: Path) -> None:
+    rows = titles()
+    columns = {"text_column": "title", "pair_column": "abstract", "train_test_split": 0.2}
+    outcome = trained("sentence-embedding", jsonl(tmp_path / "rows.jsonl", rows), epochs=30, lr=1e-3, dataset=columns)
+    assert outcome.evaluation["recall_at_5"] > 0.9
+    assert outcome.evaluation["mrr"] > 0.6
+    bundle = outcome.bundle
+    assert (bundle.objective, bundle.pooling, bundle.normalize) == ("no-objective", "mean", True)
+    model = engine.load(bundle)
+    queries, _ = embedder.embed(model, [row["title"] for row in rows])
+    documents, _ = embedder.embed(model, [row["abstract"] for row in rows])
+    assert np.allclose(np.linalg.norm(queries, axis=1), 1.0, atol=1e-5)
+    assert retrieval_figures(queries, documents, range(len(rows)))["recall_at_5"] > 0.9
+
+
+def test_pairs_without_their_second_column_are_refused(trained: Train, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        trained("sentence-embedding", jsonl(tmp_path / "rows.jsonl", titles(4)))
+    assert caught.value.field == "dataset.pair_column"
+
+
+def test_recall_and_mrr_count_each_document_once_and_ties_against_the_search() -> None:
+    queries = np.array([[1, 0], [0, 1], [1, 0]], dtype=np.float32)
+    documents = np.array([[1, 0], [0, 1], [1, 0]], dtype=np.float32)
+    assert retrieval_figures(queries, documents, [7, 8, 7]) == {
+        "recall_at_1": 1.0, "recall_at_5": 1.0, "recall_at_10": 1.0, "mrr": 1.0, "documents": 2,
+    }  # fmt: skip
+    assert retrieval_figures(queries, np.ones((3, 2), np.float32), [1, 2, 3])["mrr"] == pytest.approx(1 / 3)
+
+
+def test_pairs_that_share_a_text_stay_on_one_side() -> None:
+    pairs = [Pair(f"a{number // 3}", f"b{number}") for number in range(30)] + [Pair("a0", "b29")]
+    train_, test = split_pairs(pairs, 0.3, 0)
+    assert sorted([*train_, *test]) == list(range(31))
+    for side in (0, 1):
+        texts = [{(pair.first, pair.second)[side] for pair in (pairs[index] for index in indices)} for indices in (train_, test)]
+        assert not texts[0] & texts[1]
+    assert test
+
+
+CHAIN = dict(zip(BIRDS, (*BIRDS[1:], BIRDS[0]), strict=True))
+
+
+def chains(count: int) -> list[str]:
+    draw = random.Random(6)
+    texts = []
+    for _ in range(count):
+        words = [draw.choice(BIRDS)]
+        for _ in range(draw.randint(3, 8)):
+            words.append(CHAIN[words[-1]])
+        texts.append(" ".join([*words, "town"]))
+    return texts
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 with 2 layers of 32 and the tokenizer of the tiny encoder."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "decoder"
+    folder.mkdir()
+    size = write_tokenizer(folder)
+    torch.manual_seed(1)
+    config = GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=2, n_positions=40, bos_token_id=2, eos_token_id=3)
+    GPT2LMHeadModel(config).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def test_a_causal_language_model_learns_what_follows_and_continues_texts(trained: Train, decoder: Path, tmp_path: Path) -> None:
+    table = jsonl(tmp_path / "rows.jsonl", [{"text": text} for text in chains(60)])
+    outcome = trained("causal-lm", table, checkpoint=decoder, epochs=20, lr=3e-3)
+    assert outcome.evaluation["perplexity"] == pytest.approx(np.exp(outcome.evaluation["loss"]))
+    assert outcome.evaluation["perplexity"] < 2.5  # when a chain ends and with which bird it begins is chance
+    model = engine.load(outcome.bundle)
+    assert len(model.past) == 4, "keys and values of two layers"
+    settings = GenerateSettings(max_new_tokens=5)
+    for bird in BIRDS:
+        written = generator.generate(model, [f"{bird} {CHAIN[bird]}"], settings)[0]
+        words = written.text.split()
+        assert words[0] in (CHAIN[CHAIN[bird]], "town")
+        assert all(right in (CHAIN.get(left), "town") for left, right in pairwise(words))
+    ended = generator.generate(model, ["robin heron town"], settings)[0]
+    assert (ended.text, ended.tokens, ended.finish) == ("", 0, "end")
+
+
+def test_generation_with_a_memory_writes_what_it_writes_without_and_alone_what_it_writes_in_a_batch(
+    trained: Train, decoder: Path, tmp_path: Path
+) -> None:
+    table = jsonl(tmp_path / "rows.jsonl", [{"text": text} for text in chains(20)])
+    bundle = trained("causal-lm", table, checkpoint=decoder, epochs=2).bundle
+    model = engine.load(bundle)
+    texts = ["robin heron", "wren", "old town by", "basalt near"]
+    settings = GenerateSettings(max_new_tokens=12, top_k=5, temperature=1.3, seed=7)
+    together = generator.generate(model, texts, settings)
+    assert together == generator.generate(model, texts, settings)
+    assert together[0] == generator.generate(model, texts[:1], settings)[0]
+    assert together != generator.generate(model, texts, GenerateSettings(max_new_tokens=12, top_k=5, temperature=1.3, seed=8))
+    loaded = GPT2LMHeadModel.from_pretrained(decoder)  # not the trained weights: only the shapes count
+    assert loaded.config.n_layer * 2 == len(model.past)
+    greedy = generator.generate(model, texts, GenerateSettings(max_new_tokens=12))
+    assert [plain(model, text, 12) for text in texts] == [one.text.split() for one in greedy]
+
+
+def plain(model: engine.Model, text: str, count: int) -> list[str]:
+    """Greedy decoding that reads everything anew for each token."""
+    ids = model.tokenizer.encode(text).ids[:-1]
+    new: list[int] = []
+    for _ in range(count):
+        one = engine.Encoded(ids=ids + new, type_ids=[0] * len(ids + new), offsets=[], truncated=False)
+        ((_, logits, _),) = model.run([one], output="logits")
+        logits[0, -1, [0, 1, 2, 4]] = -np.inf  # special tokens that end nothing
+        new.append(int(logits[0, -1].argmax()))
+        if new[-1] == 3:
+            return [model.tokenizer.id_to_token(each) for each in new[:-1]]
+    return [model.tokenizer.id_to_token(each) for each in new]
+
+
+def test_an_encoder_is_refused_for_generation_before_it_is_trained(trained: Train, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="type bert") as caught:
+        trained("causal-lm", jsonl(tmp_path / "rows.jsonl", [{"text": text} for text in chains(9)]))
+    assert "GPT-2" in str(caught.value.remedy)
+
+
+def following(count: int = 60) -> list[str]:
+    """Texts of two sentences: the stone of the second goes with the bird of the first."""
+    draw = random.Random(8)
+    stones = dict(zip(BIRDS, STONES, strict=True))
+    return [f"The {bird} is old {draw.choice(('town', 'by'))}. The {stones[bird]} is near." for bird in draw.choices(BIRDS, k=count)]
+
+
+def test_next_sentences_are_learnt_from_texts_and_told_by_classify(trained: Train, tmp_path: Path) -> None:
+    draw = random.Random(9)
+    table = jsonl(
+        tmp_path / "rows.jsonl", [{"text": f"{text} Near {draw.choice(BIRDS)}s and {draw.choice(STONES)}s."} for text in following(90)]
+    )
+    outcome = trained("next-sentence-prediction", table, epochs=2)
+    assert outcome.dataset["samples_train"] % 2 == 0
+    assert outcome.bundle.labels == ("is_next", "not_next")
+    assert set(outcome.evaluation) >= {"accuracy", "f1", "per_class", "confusion"}
+
+
+def test_pairs_with_labels_are_learnt_and_classified_as_pairs(trained: Train, tmp_path: Path) -> None:
+    draw = random.Random(10)
+    rows = []  # stones follow birds, and birds do not follow stones: which text is which has to be seen
+    for number in range(50):
+        texts = [f"the {draw.choice(BIRDS)} {draw.choice(('by', 'near'))}", f"{draw.choice(('town', 'old'))} {draw.choice(STONES)}"]
+        rows.append(dict(zip(("text", "second"), texts if number % 2 else texts[::-1], strict=True)) | {"label": number % 2})
+    columns = {"pair_column": "second"}
+    with pytest.raises(InvalidRequest, match="does not say whether"):
+        trained("next-sentence-prediction", jsonl(tmp_path / "odd.jsonl", [{**row, "label": "maybe"} for row in rows]), dataset=columns)
+    outcome = trained("next-sentence-prediction", jsonl(tmp_path / "rows.jsonl", rows), epochs=20, lr=1e-3, dataset=columns)
+    model = engine.load(outcome.bundle)
+    told = classifier.classify(model, [row["text"] for row in rows], pairs=[row["second"] for row in rows])
+    right = [one.label == ("not_next", "is_next")[row["label"]] for one, row in zip(told, rows, strict=True)]
+    assert sum(right) / len(right) > 0.95
+    with pytest.raises(InvalidRequest) as caught:
+        classifier.classify(model, ["the robin"])
+    assert caught.value.field == "predict_input.text_pair"
+
+
+def test_sentences_are_cut_at_their_punctuation() -> None:
+    text = 'We measure 3.5 GeV. "Is it so?" Yes! e.g. this one stays\n\nA paragraph'
+    assert sentences(text) == ["We measure 3.5 GeV.", '"Is it so?', "Yes! e.g. this one stays", "A paragraph"]

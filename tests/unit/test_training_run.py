@@ -272,7 +272,7 @@ def test_pickled_weights_beside_a_checkpoint_are_never_opened(encoder: Path, tab
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
-        (asking("causal-lm"), "model.objective"),
+        (asking("causal-lm"), "model.path"),
         (asking(max_length=41), "model_train.max_length"),
         (parse(TrainRequest, {**asking().model_dump(), "dataset": {"path": "rows.jsonl", "text_column": "txt"}}), "dataset"),
     ],

@@ -50,10 +50,12 @@ def index(
 def train(
     request: Annotated[str | None, typer.Option("--request", "-r", help="The request as JSON, @FILE or -; options change it.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="The checkpoint: local:PATH, s3:BUCKET/KEY or hub:ORG/REPO.")] = None,
-    objective: Annotated[str | None, typer.Option(help="text-classification or masked-lm.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="tfidf-linear or tfidf-boosting, instead of a checkpoint.")] = None,
+    objective: Annotated[str | None, typer.Option(help="text-classification, masked-lm, token-classification, ...")] = None,
     dataset: Annotated[str | None, typer.Option(help="local:PATH or s3:BUCKET/KEY of a CSV, TSV, JSONL or Parquet file.")] = None,
     text_column: Annotated[str | None, typer.Option(help="The column with the texts (text).")] = None,
     label_column: Annotated[str | None, typer.Option(help="The column with the labels (label).")] = None,
+    pair_column: Annotated[str | None, typer.Option(help="The column with the second text of each pair.")] = None,
     split: Annotated[float | None, typer.Option(help="The fraction held out for evaluation (0.1).")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
@@ -66,8 +68,10 @@ def train(
     """Train a model, export it to ONNX and publish it in the catalog."""
     asked: dict[str, Any] = json_argument(request) if request else {}
     changes: dict[str, Any] = {
-        "model": ({**model_ref(model).model_dump(exclude_none=True)} if model else {}) | given(objective=objective),
-        "dataset": (place(dataset) if dataset else {}) | given(text_column=text_column, label_column=label_column, train_test_split=split),
+        "model": ({**model_ref(model).model_dump(exclude_none=True)} if model else {})
+        | given(objective=objective, architecture=architecture),
+        "dataset": (place(dataset) if dataset else {})
+        | given(text_column=text_column, label_column=label_column, pair_column=pair_column, train_test_split=split),
         "model_train": given(epochs=epochs, batch_size=batch_size) | ({"optimizer": {"init_lr": learning_rate}} if learning_rate else {}),
         "model_save": (place(save) if save else {}) | given(name=name),
     }

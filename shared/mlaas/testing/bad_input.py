@@ -108,6 +108,13 @@ CASES: tuple[Case, ...] = (
     _json("an unknown version", "classify", {**CLASSIFY, "model": {"name": "infn-structures", "revision": "9"}}, 404, "model.name"),
     _json("an unknown index", "search", {**SEARCH, "dataset": {"name": "abstract"}}, 404, "dataset.name"),
     _json("a model with another objective", "classify", {**CLASSIFY, "model": {"name": "physics-lm"}}, 422, "model.objective"),
+    _json(
+        "two texts and one pair",
+        "classify",
+        {**CLASSIFY, "predict_input": {"input_text": ["a", "b"], "text_pair": ["c"]}},
+        422,
+        "predict_input",
+    ),
     _json("a classifier asked to fill masks", "fill_mask", {**FILL, "model": {"name": "infn-structures"}}, 422, "model.objective"),
     _json(
         "a text without a mask", "fill_mask", {**FILL, "predict_input": {"input_text": ["the boson"]}}, 422, "predict_input.input_text.0"
@@ -150,11 +157,18 @@ CASES: tuple[Case, ...] = (
         "model.objective",
     ),
     _json(
-        "an objective that is not trained",
+        "pairs to train on without their second column",
         "train",
-        {**TRAIN, "model": {"path": "checkpoints/tiny", "objective": "causal-lm"}},
+        {**TRAIN, "model": {"path": "checkpoints/tiny", "objective": "sentence-embedding"}},
         422,
-        "model.objective",
+        "dataset.pair_column",
+    ),
+    _json(
+        "epochs for a model without a neural network",
+        "train",
+        {**TRAIN, "model": {"architecture": "tfidf-linear", "objective": "text-classification"}, "model_train": {"epochs": 3}},
+        422,
+        "model_train.epochs",
     ),
     _json("no objective", "train", {**TRAIN, "model": {"path": "checkpoints/tiny"}}, 422, "$"),
     _json(

@@ -10,7 +10,7 @@ from ..documents import shared
 from ..errors import InvalidRequest
 from ..settings import current
 from ..tasks import Tasks
-from .supported import check, check_metric, check_scratch
+from .supported import check, check_architecture, check_columns, check_metric, check_scratch
 
 __all__ = ["accept"]
 
@@ -25,15 +25,18 @@ def accept(request: TrainRequest, cause: CloudEvent, publish: bool) -> CloudEven
     if known := tasks.known("train", cause):
         return known
     check(str(request.model.objective))
+    check_architecture(request)
+    check_columns(request)
     check_metric(request)
     check_scratch(request)
-    if not request.model.path:
+    if not request.model.path and not request.model.architecture:
         raise InvalidRequest(
             "a training starts from a checkpoint, which the catalog does not hold",
             field="model.path",
             remedy="Give `model.path` and `model.storage_type` of a checkpoint with config.json and model.safetensors.",
         )
-    models.check(request.model, settings=settings)
+    if not request.model.architecture:
+        models.check(request.model, settings=settings)
     models.check_dataset(request.dataset.path, request.dataset.storage_type, part="dataset", settings=settings)
     for number, item in enumerate(request.index_after):
         models.check_dataset(item.dataset.path, item.dataset.storage_type, part=f"index_after.{number}.dataset", settings=settings)

@@ -65,8 +65,8 @@ def collator(config: Any, tokenizer: Any) -> Collator:
 READS_TYPES = frozenset({"albert", "bert", "camembert", "electra", "roberta", "xlm-roberta"})
 
 
-def encoded(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[Any]:
-    """The `tokenizers.Encoding` of each text, cut at `max_length` tokens; what was cut off is in its `overflowing`."""
+def encoded(tokenizer: Any, texts: Sequence[str] | Sequence[tuple[str, str]], max_length: int) -> Iterator[Any]:
+    """The `tokenizers.Encoding` of each text or pair of texts, cut at `max_length` tokens; what was cut off is in its `overflowing`."""
     backend = tokenizer.backend_tokenizer
     backend.enable_truncation(max_length)
     try:

@@ -25,6 +25,8 @@ SPECIAL = {
     "cls_token": ("[CLS]", "<s>"),
     "sep_token": ("[SEP]", "</s>"),
     "mask_token": ("[MASK]", "<mask>"),
+    "bos_token": ("<s>", "<|endoftext|>"),
+    "eos_token": ("</s>", "<|endoftext|>"),
 }
 # Model types whose positions start after the padding id, so that fewer tokens fit than there are positions.
 OFFSET_POSITIONS = frozenset({"camembert", "longformer", "mpnet", "roberta", "xlm-roberta"})
@@ -175,6 +177,8 @@ def _tokenizer(folder: Path, field: str) -> Any:
         token = next((each for each in (stated.get(name), *usual) if each in vocabulary), None)
         if token is not None:
             setattr(tokenizer, name, token)
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:  # GPT-2 has none; what is padded is never looked at
+        tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         raise InvalidRequest("the tokenizer has no padding token", field=field, remedy="Set `pad_token` in tokenizer_config.json.")
     return tokenizer

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +18,9 @@ from .batches import Batch, collator, encoded
 from .checkpoints import Checkpoint, load_model, open_checkpoint
 from .parity import compare, sample
 from .quiet import quiet
+from .staging import staged
 
-__all__ = ["EXPORTED", "Serving", "created_by", "export", "staged", "write_graph", "write_manifest"]
+__all__ = ["EXPORTED", "Serving", "check_exportable", "created_by", "export", "serving", "write_graph", "write_manifest"]
 
 
 class ExportError(MlaasError):
@@ -33,10 +29,17 @@ class ExportError(MlaasError):
 
 @dataclass(frozen=True)
 class Kind:
-    """How an objective is called by optimum, and the class that loads its checkpoints."""
+    """How an objective is called by optimum, the class that loads its checkpoints, and how it is served if not by its own name.
+
+    `past`: the graph also takes and gives what a language model has read before, where optimum can.
+    """
 
     task: str
     auto: str
+    served: str | None = None
+    pooling: str | None = None
+    normalize: bool = False
+    past: bool = False
 
 
 EXPORTED = {
@@ -45,8 +48,11 @@ EXPORTED = {
     "text-classification": Kind("text-classification", "AutoModelForSequenceClassification"),
     "token-classification": Kind("token-classification", "AutoModelForTokenClassification"),
     "question-answering": Kind("question-answering", "AutoModelForQuestionAnswering"),
+    "next-sentence-prediction": Kind("text-classification", "AutoModelForNextSentencePrediction"),
+    "causal-lm": Kind("text-generation", "AutoModelForCausalLM", past=True),
+    "sentence-embedding": Kind("feature-extraction", "AutoModel", served="no-objective", pooling="mean", normalize=True),
 }
-LABELLED = frozenset({"text-classification", "token-classification"})
+LABELLED = frozenset({"text-classification", "token-classification", "next-sentence-prediction"})
 # Texts of different lengths for the parity check of a checkpoint that comes without data.
 PROBES = (
     "A",
@@ -86,25 +92,40 @@ def export(
                 field="model.objective",
                 remedy="Export it as `no-objective`, or train it first.",
             )
-        serving = _serving(checkpoint, objective, opened, loaded.model)
-        write_graph(loaded.model, opened.tokenizer, objective, folder, serving.max_length)
+        served = _serving(checkpoint, objective, opened, loaded.model)
+        write_graph(loaded.model, opened.tokenizer, objective, folder, served.max_length)
         parity = compare(loaded.model, folder / "model.onnx", sample([_probe(opened)]))
         made = {"objective": objective, "base": {"digest": opened.digest}, "parity": parity, **created_by(), **(provenance or {})}
-        write_manifest(folder, serving, made)
+        write_manifest(folder, served, made)
     return bundles.open_bundle(out)
 
 
-@contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes `out` at the end of the block, or disappears if the block raises."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+def check_exportable(config: Any, objective: str) -> None:
+    """Raise InvalidRequest for an architecture that cannot be exported, before it is trained for hours."""
+    if EXPORTED[objective].task not in exportable_tasks(config):
+        kind = "a decoder such as GPT-2" if objective == "causal-lm" else "an encoder such as BERT"
+        raise InvalidRequest(
+            f"a model of type {config.model_type} cannot be trained and served for `{objective}`",
+            field="model.path",
+            remedy=f"Give {kind}.",
+        )
+
+
+def exportable_tasks(config: Any) -> set[str]:
+    """What optimum calls the objectives that it exports this architecture for."""
+    import optimum.exporters.onnx.model_configs  # noqa: F401 - registers them
+    from optimum.exporters.tasks import TasksManager
+
     try:
-        yield folder
-        folder.chmod(0o755)
-        os.replace(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        return set(TasksManager.get_supported_tasks_for_model_type(config.model_type, "onnx", library_name="transformers"))
+    except KeyError:
+        return set()
+
+
+def serving(objective: str, labels: tuple[str, ...], max_length: int) -> Serving:
+    """How a model that was trained for `objective` is served."""
+    kind = EXPORTED[objective]
+    return Serving(objective=kind.served or objective, max_length=max_length, labels=labels, pooling=kind.pooling, normalize=kind.normalize)
 
 
 def write_graph(model: Any, tokenizer: Any, objective: str, folder: Path, max_length: int) -> None:
@@ -114,10 +135,11 @@ def write_graph(model: Any, tokenizer: Any, objective: str, folder: Path, max_le
 
     model.to("cpu").eval()
     try:
-        constructor = TasksManager.get_exporter_config_constructor(
-            "onnx", model, task=EXPORTED[objective].task, library_name="transformers"
-        )
-        settings = constructor(model.config)
+        task, past = EXPORTED[objective].task, {}
+        if EXPORTED[objective].past and f"{task}-with-past" in exportable_tasks(model.config):
+            task, past = f"{task}-with-past", {"use_past": True, "use_past_in_inputs": True}
+        constructor = TasksManager.get_exporter_config_constructor("onnx", model, task=task, library_name="transformers")
+        settings = constructor(model.config, **past)
         if model.config.model_type == "longformer":  # optimum's own graph of it holds for one length only, and asks for another mask
             settings = longformer.onnx_inputs(settings)
         with longformer.exportable(model):
@@ -162,7 +184,7 @@ def _probe(checkpoint: Checkpoint) -> Batch:
 def _serving(folder: Path, objective: str, checkpoint: Checkpoint, model: Any) -> Serving:
     labels = tuple(model.config.id2label[index] for index in sorted(model.config.id2label)) if objective in LABELLED else ()
     if objective != "no-objective":
-        return Serving(objective=objective, max_length=checkpoint.max_length, labels=labels)
+        return serving(objective, labels, checkpoint.max_length)
     # sentence-transformers keeps how it pools beside the checkpoint; it cuts texts shorter than the model would.
     pooling = _json(folder / "1_Pooling" / "config.json", {})
     modules = [str(module.get("type", "")) for module in _json(folder / "modules.json", [])]

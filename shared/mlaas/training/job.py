@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from .. import jobs, references, storage
 from ..contracts import TrainRequest, parse
 from ..tasks import Cancelled
 from .drafts import StoredDrafts
+from .outcome import Outcome
+from .progress import Report
 from .publish import publish
 
 __all__ = ["work"]
@@ -18,21 +21,13 @@ __all__ = ["work"]
 def work(job: jobs.Job) -> dict[str, Any]:
     """Fetch, train, evaluate, export, check parity, publish the version and register it."""
     job.report({"phase": "load", "percent": 0.0})
-    from .run import Report, Sources, train  # torch, and so after the task says that it runs
-
     settings, request = job.settings, parse(TrainRequest, job.run.request)
-    assert request.model.path, "accepted with a path"
-    tokenizer = request.tokenizer
 
     def fetch(path: str, storage_type: str, revision: str | None = None) -> Path:
         progress = job.downloading
         return job.persist(lambda: storage.fetch(path, storage_type, settings=settings, revision=revision, progress=progress))
 
-    sources = Sources(
-        checkpoint=fetch(request.model.path, request.model.storage_type, request.model.revision),
-        tokenizer=fetch(tokenizer.path, tokenizer.storage_type) if tokenizer and tokenizer.path else None,
-        table=job.persist(lambda: references.fetch(request.dataset, part="dataset", settings=settings, progress=job.downloading)),
-    )
+    table = job.persist(lambda: references.fetch(request.dataset, part="dataset", settings=settings, progress=job.downloading))
 
     def report(report: Report) -> None:
         progress = {name: value for name, value in dataclasses.asdict(report).items() if name != "history" and value is not None}
@@ -41,7 +36,7 @@ def work(job: jobs.Job) -> dict[str, Any]:
     with jobs.workspace(settings) as folder:
         drafts = StoredDrafts(request.model_save, job.run.task_id, settings, folder, grace=settings.grace_seconds)
         try:
-            outcome = train(request, sources, folder / "bundle", report, drafts.of)
+            outcome = _train(request, table, fetch, folder / "bundle", report, drafts)
         except Cancelled:
             if job.tasks.get(job.run.task_id)["stats"]["attempts"] == job.run.attempt:  # else they are another run's by now
                 drafts.clear()
@@ -53,6 +48,26 @@ def work(job: jobs.Job) -> dict[str, Any]:
     model = {name: entry[name] for name in ("name", "version", "digest", "objective", "path", "storage_type")}
     result = {"model": model} | ({"stopped": outcome.stopped} if outcome.stopped else {})
     return {"result": result, "history": outcome.history, "evaluation": outcome.evaluation, "dataset": outcome.dataset}
+
+
+def _train(
+    request: TrainRequest, table: Path, fetch: Callable[..., Path], out: Path, report: Callable[[Report], None], drafts: StoredDrafts
+) -> Outcome:
+    """The run that the request's model asks for. torch is imported here, after the task says that it runs."""
+    if request.model.architecture:
+        from . import pipelines
+
+        return pipelines.train(request, table, out, report)
+    from .run import Sources, train
+
+    assert request.model.path, "accepted with a path"
+    tokenizer = request.tokenizer
+    sources = Sources(
+        checkpoint=fetch(request.model.path, request.model.storage_type, request.model.revision),
+        tokenizer=fetch(tokenizer.path, tokenizer.storage_type) if tokenizer and tokenizer.path else None,
+        table=table,
+    )
+    return train(request, sources, out, report, drafts.of)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ ROWS = 64
 SLICE = 8  # rows compared at once: a language model's logits are large
 TOLERANCE = 1e-3  # of the largest logit, or of 1 if that is smaller
 AGREEMENT = 0.99  # a tie may fall either way, more may not
+PAST, PRESENT = "past_key_values.", "present."  # what a language model has read before, taken and given
 SPANS = frozenset({"start_logits", "end_logits"})  # outputs [rows, tokens]: the tokens are what is chosen among
 
 
@@ -26,6 +27,7 @@ class ParityError(MlaasError):
 
 
 Inputs = dict[str, torch.Tensor]
+Array = np.ndarray[Any, Any]
 
 
 def sample(batches: Iterable[Batch]) -> Iterator[Inputs]:
@@ -45,14 +47,13 @@ def compare(model: Any, graph: Path, inputs: Iterable[Inputs], tick: Callable[[]
     Both compute in float32 on the CPU; positions that are padding are not compared.
     """
     session = _session(graph)
-    outputs = [output.name for output in session.get_outputs()]
-    accepted = {each.name for each in session.get_inputs()}
+    outputs = [output.name for output in session.get_outputs() if not output.name.startswith(PRESENT)]
     rows, worst, scale, same, seen = 0, 0.0, 1.0, 0, 0
     model.eval()
     for batch in inputs:
         with torch.inference_mode():
             result = model(**batch)
-        found = session.run(outputs, {name: tensor.numpy() for name, tensor in batch.items() if name in accepted})
+        found = _computed(session, outputs, {name: tensor.numpy() for name, tensor in batch.items()})
         real = batch["attention_mask"].numpy().astype(bool)
         for name, ours in zip(outputs, found, strict=True):
             left, right = (_compared(name, values, real) for values in (result[name].numpy(), ours))
@@ -76,6 +77,23 @@ def _compared(name: str, values: np.ndarray[Any, Any], real: np.ndarray[Any, Any
     if values.ndim == 3:
         return np.asarray(values[real])
     return np.asarray(np.where(real, values, 0.0)) if name in SPANS else values
+
+
+def _computed(session: Any, outputs: list[str], batch: dict[str, Array]) -> list[Array]:
+    """The graph's outputs. One that takes what it has read before gets a batch in two halves, so that this is compared as well."""
+    accepted = {each.name: each.shape for each in session.get_inputs()}
+    ids = batch["input_ids"]
+    batch = {**batch, "position_ids": np.broadcast_to(np.arange(ids.shape[1]), ids.shape)}
+    past = {name: np.zeros((len(ids), shape[1], 0, shape[3]), np.float32) for name, shape in accepted.items() if name.startswith(PAST)}
+    halves = [(0, ids.shape[1] // 2), (ids.shape[1] // 2, ids.shape[1])] if past and ids.shape[1] > 1 else [(0, ids.shape[1])]
+    found: list[list[Array]] = []
+    for start, end in halves:
+        part = {name: values[:, :end] if name == "attention_mask" else values[:, start:end] for name, values in batch.items()}
+        names = [*outputs, *(name.replace(PAST, PRESENT) for name in past)]
+        computed = session.run(names, {name: values for name, values in {**part, **past}.items() if name in accepted})
+        found.append(computed[: len(outputs)])
+        past = dict(zip(past, computed[len(outputs) :], strict=True))
+    return found[0] if len(found) == 1 else [np.concatenate(parts, axis=1) for parts in zip(*found, strict=True)]
 
 
 def _session(graph: Path) -> Any:

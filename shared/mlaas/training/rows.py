@@ -15,7 +15,7 @@ import numpy as np
 from ..contracts import TrainDataset
 from ..errors import InvalidRequest
 
-__all__ = ["Row", "Rows", "clean", "normalised", "read_rows", "split"]
+__all__ = ["Row", "Rows", "check_labels", "clean", "normalised", "read_rows", "split"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,22 @@ def clean(records: Iterable[dict[str, Any]], dataset: TrainDataset, *, labelled:
         else:
             kept[row] = None
     return Rows(rows=tuple(kept), dropped_empty=empty, dropped_unlabelled=unlabelled, dropped_duplicates=duplicates)
+
+
+def check_labels(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The distinct labels, sorted. Raises InvalidRequest where there is only one, or nearly as many as there are rows."""
+    labels = tuple(sorted({row.label for row in rows}))
+    if len(labels) < 2:
+        raise InvalidRequest(
+            f"the data set has only one label, `{labels[0]}`", field="dataset.label_column", remedy="Give a column with two labels or more."
+        )
+    if len(labels) > len(rows) // 2 and len(labels) > 100:
+        raise InvalidRequest(
+            f"the data set has {len(labels)} labels for {len(rows)} rows",
+            field="dataset.label_column",
+            remedy="Give the column that holds classes, not free text.",
+        )
+    return labels
 
 
 def normalised(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,39 +12,29 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from ..bundles import Bundle, open_bundle
+from ..bundles import open_bundle
 from ..contracts import ModelTrain, TrainRequest
 from ..errors import InvalidRequest
 from . import adapters, estimate
 from .checkpoints import Checkpoint
 from .drafts import Drafts
-from .export import Serving, created_by, staged, write_graph, write_manifest
+from .export import check_exportable, created_by, serving, write_graph, write_manifest
 from .fingerprint import fingerprint
 from .loop import Fitted, fit
 from .memory import in_use
 from .objectives import Preparation, Task, prepare
 from .optimization import Compute, compute, device
+from .outcome import Outcome
 from .parity import compare, sample
 from .progress import Meter, Report
 from .quiet import quiet
+from .staging import staged
 from .starting_point import Sources, max_length, starting_point
-from .supported import check, check_metric, check_scratch
+from .supported import check, check_columns, check_metric, check_scratch
 
 __all__ = ["Outcome", "Report", "Sources", "train"]
 
 LOOKED_AT = 8  # batches of held-out rows, longest first, whose length stands for that of the training rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of a run; all but `bundle` is JSON serialisable."""
-
-    bundle: Bundle
-    history: dict[str, Any]
-    evaluation: dict[str, Any]
-    dataset: dict[str, Any]
-    provenance: dict[str, Any]
-    stopped: str | None = None
 
 
 def train(
@@ -59,6 +48,7 @@ def train(
     `out`. Raises InvalidRequest for data or settings that cannot work, ParityError if the export is not faithful.
     """
     check(str(request.model.objective))
+    check_columns(request)
     check_metric(request)
     check_scratch(request)
     meter = Meter(report=report)
@@ -67,6 +57,7 @@ def train(
     with quiet(), _repeatable(request.model_train.seed, where), _memory_errors():
         meter.phase("prepare")
         checkpoint = starting_point(request, sources, meter)
+        check_exportable(checkpoint.config, str(request.model.objective))
         longest = max_length(request, checkpoint)
         _check_weights(checkpoint.config, request.model_train, computing)
         task = prepare(Preparation(request=request, checkpoint=checkpoint, table=sources.table, max_length=longest, tick=meter.tick))
@@ -104,7 +95,7 @@ def _publishable(
     write_graph(task.model, checkpoint.tokenizer, objective, folder, max_length)
     meter.phase("parity")
     parity = compare(task.model, folder / "model.onnx", sample(task.held_out()), meter.tick)
-    write_manifest(folder, Serving(objective=objective, labels=task.labels, max_length=max_length), {**made, "parity": parity})
+    write_manifest(folder, serving(objective, task.labels, max_length), {**made, "parity": parity})
     meter.tick()
     return {**task.evaluation(fitted.tally), "parity": parity}
 

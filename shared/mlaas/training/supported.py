@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..contracts import TrainRequest
 from ..errors import InvalidRequest
 
-__all__ = ["FIGURES", "SCRATCH", "SUPPORTED", "check", "check_metric", "check_scratch"]
+__all__ = ["FIGURES", "SCRATCH", "SUPPORTED", "check", "check_architecture", "check_columns", "check_metric", "check_scratch"]
 
 # Objective -> the module whose `prepare(Preparation) -> Task` trains for it.
 SUPPORTED = {
@@ -13,6 +13,9 @@ SUPPORTED = {
     "masked-lm": "masked_lm",
     "token-classification": "token_classification",
     "question-answering": "question_answering",
+    "sentence-embedding": "sentence_embedding",
+    "causal-lm": "causal_lm",
+    "next-sentence-prediction": "next_sentence",
 }
 
 # Figures by which a run may be judged while it goes on, beside `loss` and `accuracy`.
@@ -21,9 +24,30 @@ FIGURES = {
     "masked-lm": ("perplexity",),
     "token-classification": ("f1", "precision", "recall", "macro_f1"),
     "question-answering": ("exact_match", "f1"),
+    "sentence-embedding": ("mrr", "recall_at_1", "recall_at_5", "recall_at_10"),
+    "causal-lm": ("perplexity",),
+    "next-sentence-prediction": ("f1", "macro_f1"),
 }
 # Objectives that a model can learn from texts alone, and so from nothing.
 SCRATCH = ("masked-lm", "causal-lm")
+
+
+def check_architecture(request: TrainRequest) -> None:
+    """Raise InvalidRequest where a model without a neural network is asked for something that only those have."""
+    if request.model.architecture is None:
+        return
+    if request.model.objective != "text-classification":
+        raise InvalidRequest(
+            f"`{request.model.architecture}` is for text-classification", field="model.objective", remedy="Use `text-classification`."
+        )
+    if request.tokenizer is not None:
+        raise InvalidRequest(f"`{request.model.architecture}` has no tokenizer", field="tokenizer", remedy="Leave it out.")
+    if others := sorted(request.model_train.model_fields_set - {"seed"}):
+        raise InvalidRequest(
+            f"`{request.model.architecture}` is not trained by gradient descent over batches",
+            field=f"model_train.{others[0]}",
+            remedy="Leave it out: only `seed` counts.",
+        )
 
 
 def check_scratch(request: TrainRequest) -> None:
@@ -40,6 +64,16 @@ def check_scratch(request: TrainRequest) -> None:
             "a new tokenizer does not fit a model that was trained with another",
             field="tokenizer.train",
             remedy="Set `model_train.from_scratch`, or leave the tokenizer out.",
+        )
+
+
+def check_columns(request: TrainRequest) -> None:
+    """Raise InvalidRequest for an objective that learns from pairs without the name of their second column."""
+    if request.model.objective == "sentence-embedding" and request.dataset.pair_column is None:
+        raise InvalidRequest(
+            "the pairs' second column is not named",
+            field="dataset.pair_column",
+            remedy="Name it, e.g. `text_column: title` and `pair_column: abstract`.",
         )
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from ..errors import InvalidRequest
 from .batches import Batch, Collator, by_length, collator, encoded
 from .checkpoints import load_model
+from .confusion import ConfusionTally
 from .objectives import Preparation, Scored
-from .rows import Row, read_rows, split
+from .rows import Row, check_labels, read_rows, split
 from .sampling import ClassSampler, grouped_batches
-from .scores import ConfusionTally, classification_figures
+from .scores import classification_figures
 
 __all__ = ["TEMPER", "prepare"]
 
@@ -114,17 +114,7 @@ def prepare(preparation: Preparation) -> Classification:
     """Read, split and tokenize the rows, and load the model with a new head. Raises InvalidRequest for fewer than two labels."""
     request, checkpoint = preparation.request, preparation.checkpoint
     read = read_rows(preparation.table, request.dataset, labelled=True)
-    labels = tuple(sorted({row.label for row in read.rows}))
-    if len(labels) < 2:
-        raise InvalidRequest(
-            f"the data set has only one label, `{labels[0]}`", field="dataset.label_column", remedy="Give a column with two labels or more."
-        )
-    if len(labels) > len(read.rows) // 2 and len(labels) > 100:
-        raise InvalidRequest(
-            f"the data set has {len(labels)} labels for {len(read.rows)} rows",
-            field="dataset.label_column",
-            remedy="Give the column that holds classes, not free text.",
-        )
+    labels = check_labels(read.rows)
     train, test = split(read.rows, request.dataset.train_test_split, request.model_train.seed)
 
     def side(indices: list[int]) -> Labelled:

@@ -1,0 +1,22 @@
+"""What comes of a run. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..bundles import Bundle
+
+__all__ = ["Outcome"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a run; all but `bundle` is JSON serialisable."""
+
+    bundle: Bundle
+    history: dict[str, Any]
+    evaluation: dict[str, Any]
+    dataset: dict[str, Any]
+    provenance: dict[str, Any]
+    stopped: str | None = None

@@ -1,0 +1,83 @@
+"""Pairs of texts: read, cleaned, and split so that no text stands on both sides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import datasets
+from ..contracts import TrainDataset
+from ..errors import InvalidRequest
+from .rows import Row, normalised, split
+
+__all__ = ["Pair", "Pairs", "read_pairs", "split_pairs"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two texts and their label; the label is empty where the objective needs none."""
+
+    first: str
+    second: str
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """The distinct pairs in the order of the table, and how many were dropped."""
+
+    pairs: tuple[Pair, ...]
+    dropped_empty: int
+    dropped_duplicates: int
+
+
+def read_pairs(table: Path, dataset: TrainDataset, *, labelled: bool) -> Pairs:
+    """The pairs of the columns `text_column` and `pair_column`. Raises InvalidRequest if fewer than two are usable."""
+    assert dataset.pair_column, "checked when the training was accepted"
+    columns = [dataset.text_column, dataset.pair_column, *([dataset.label_column] if labelled else [])]
+    kept: dict[Pair, None] = {}
+    empty = duplicates = 0
+    for row in datasets.read(table, columns):
+        pair = Pair(*("" if row[name] is None else str(row[name]).strip() for name in columns))
+        if not pair.first or not pair.second or (labelled and not pair.label):
+            empty += 1
+        elif pair in kept:
+            duplicates += 1
+        else:
+            kept[pair] = None
+    if len(kept) < 2:
+        raise InvalidRequest(
+            f"the data set has {len(kept)} usable pairs: at least two are needed",
+            field="dataset.path",
+            remedy=f"Give a table whose columns `{columns[0]}` and `{columns[1]}` hold texts.",
+        )
+    return Pairs(pairs=tuple(kept), dropped_empty=empty, dropped_duplicates=duplicates)
+
+
+def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of the training and of the held-out pairs. Pairs that share a text, directly or through others, stay together.
+
+    Where that ties more than half of all pairs together, as when a few texts stand in most of them, only pairs with the same
+    first text do.
+    """
+    groups = _linked(pairs)
+    if Counter(groups).most_common(1)[0][1] > len(pairs) / 2:
+        groups = [normalised(pair.first) for pair in pairs]
+    return split([Row(group, pair.label) for group, pair in zip(groups, pairs, strict=True)], fraction, seed)
+
+
+def _linked(pairs: Sequence[Pair]) -> list[str]:
+    """For each pair the text that stands for all pairs which it is linked to (union-find)."""
+    leader: dict[str, str] = {}
+
+    def lead(text: str) -> str:
+        while (above := leader.setdefault(text, text)) != text:
+            leader[text] = leader.setdefault(above, above)
+            text = above
+        return text
+
+    for pair in pairs:
+        leader[lead(normalised(pair.first))] = lead(normalised(pair.second))
+    return [lead(normalised(pair.first)) for pair in pairs]

@@ -94,7 +94,8 @@ def event(event: CloudEvent, as_json: bool, *, data: bool = False) -> None:
         soft_wrap=True,
     )
     if data:
-        console.print_json(json.dumps(event.data, ensure_ascii=False))
+        whole = events.to_json(event)
+        console.print_json(json.dumps(whole.get("data", whole.get("data_base64")), ensure_ascii=False))
 
 
 def classified(texts: Sequence[str], answer: Answer, as_json: bool) -> None:

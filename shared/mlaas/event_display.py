@@ -12,7 +12,7 @@ from rich.table import Table
 
 from . import display, events
 from .journal import Kept
-from .ledger import Entry
+from .ledger_entry import Entry
 from .replay import Waiting
 
 __all__ = ["described", "kept", "waiting"]

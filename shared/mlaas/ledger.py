@@ -8,12 +8,10 @@ that was tried too often is parked: it is answered, so that no broker tries it a
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from cloudevents.http import CloudEvent
@@ -22,36 +20,15 @@ from . import events, metrics
 from .contracts import TaskError
 from .documents import Documents, Stored
 from .errors import InvalidRequest, MlaasError, StoreAway, Unavailable
+from .ledger_entry import SILENT, Entry, entry_of, now, opened, parked_reply, reply_in, text_of
 
-__all__ = ["Entry", "Ledger"]
+__all__ = ["Ledger"]
 
 WAITING = ("parked", "replayed")  # for an operator, or for the delivery of what the operator replayed
 _COLLECTION = "ledger"
 _LOOK_SECONDS = 0.05
-_SILENT = TaskError(
-    detail="the process ended, or lost the document store, while it handled the event",
-    remedy="See its log; it was killed, ran out of memory or was lost with its machine.",
-)
 
 log = logging.getLogger("mlaas")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What the ledger knows of one event for one capability. `first` and `last` are the times of the first and last attempt."""
-
-    key: str
-    event_id: str
-    source: str
-    type: str
-    capability: str
-    status: str
-    attempts: int
-    reason: dict[str, Any]
-    first: str
-    last: str
-    event: CloudEvent | None  # None where its data could not be kept
-    reply: CloudEvent | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +46,7 @@ class Ledger:
         """
         key = events.derived_id(event["source"], event["id"], capability, "ledger")
         if (settled := self._attempt(key, capability, event)) is not None:
-            return _reply(settled.body)
+            return reply_in(settled.body)
         try:
             reply = act()
         except StoreAway:  # nor can the reason be recorded, and who asked has waited long enough
@@ -80,16 +57,16 @@ class Ledger:
         except Exception:
             self._failed(key, TaskError(detail="the platform failed; the error id finds the cause in its log", error_id=error_id))
             raise
-        return _reply(self._done(key, reply).body)
+        return reply_in(self._done(key, reply).body)
 
     def get(self, event_id: str) -> list[Entry]:
         """The entries of an event, one for each capability that acted on it."""
-        return [_entry(stored) for stored in self.documents.find(_COLLECTION, {"event_id": event_id})]
+        return [entry_of(stored) for stored in self.documents.find(_COLLECTION, {"event_id": event_id})]
 
     def parked(self, *, limit: int = 1000) -> list[Entry]:
         """Events that wait for an operator, and those that were replayed and have not been delivered since; newest first."""
         found = [stored for status in WAITING for stored in self.documents.find(_COLLECTION, {"status": status}, limit=limit)]
-        return [_entry(stored) for stored in sorted(found, key=lambda one: one.created, reverse=True)][:limit]
+        return [entry_of(stored) for stored in sorted(found, key=lambda one: one.created, reverse=True)][:limit]
 
     def parked_count(self) -> int:
         """How many events wait for an operator."""
@@ -110,7 +87,7 @@ class Ledger:
         while True:
             stored = self.documents.get(_COLLECTION, key)
             if stored is None:
-                if self.documents.insert(_COLLECTION, key, _opened(capability, event)):
+                if self.documents.insert(_COLLECTION, key, opened(capability, event)):
                     metrics.EVENT_ATTEMPTS.observe(1, capability)
                     return None
                 continue
@@ -118,12 +95,12 @@ class Ledger:
             if body["status"] in ("done", "parked"):
                 return stored
             if body["attempts"] < self.limit:
-                change = {"status": "open", "attempts": body["attempts"] + 1, "reason": _dump(_SILENT), "last": _now()}
-            elif body["reason"] == _dump(_SILENT) and time.monotonic() < deadline:
+                change = {"status": "open", "attempts": body["attempts"] + 1, "reason": dict(SILENT), "last": now()}
+            elif body["reason"] == SILENT and time.monotonic() < deadline:
                 time.sleep(_LOOK_SECONDS)  # delivered several times at once: perhaps another attempt is just about to succeed
                 continue
             else:
-                change = {"status": "parked", "reply": _text(_parked_reply(body, event))}
+                change = {"status": "parked", "reply": text_of(parked_reply(body, event))}
             if not self.documents.replace(_COLLECTION, stored, {**body, **change}):
                 continue
             if change["status"] == "open":
@@ -137,7 +114,7 @@ class Ledger:
 
         def note(body: dict[str, Any]) -> None:
             if body["status"] == "open":
-                body.update(reason=_dump(reason), last=_now())
+                body.update(reason=reason.model_dump(exclude_none=True), last=now())
 
         try:
             self._change(key, note)
@@ -149,7 +126,7 @@ class Ledger:
 
         def end(body: dict[str, Any]) -> None:
             if body["status"] != "done":
-                body.update(status="done", reply=_text(reply) if reply else None, reason={}, last=_now())
+                body.update(status="done", reply=text_of(reply), reason={}, last=now())
 
         return self._change(key, end)
 
@@ -163,78 +140,3 @@ class Ledger:
             if body == stored.body or self.documents.replace(_COLLECTION, stored, body):
                 return Stored(stored.key, stored.revision, stored.created, body)
         raise Unavailable("the event is being changed by others")
-
-
-def _opened(capability: str, event: CloudEvent) -> dict[str, Any]:
-    try:
-        kept: str | None = _text(event)
-    except (ValueError, TypeError, RecursionError):  # no JSON can say it; the function refuses it anyway
-        kept = None
-    return {
-        "event_id": event["id"],
-        "source": event["source"],
-        "type": event["type"],
-        "capability": capability,
-        "status": "open",
-        "attempts": 1,
-        "replays": 0,
-        "reason": _dump(_SILENT),
-        "first": _now(),
-        "last": _now(),
-        "event": kept,  # as text: data with any names and numbers go into any store
-        "reply": None,
-    }
-
-
-def _parked_reply(body: dict[str, Any], event: CloudEvent) -> CloudEvent | None:
-    """What the sender of a request gets; nobody waits for the answer to another event."""
-    capability = body["capability"]
-    if event["type"] != events.event_type(capability, "requested"):
-        return None
-    problem = {
-        **body["reason"],
-        "type": "urn:mlaas:problem:parked",
-        "title": "Parked",
-        "status": 503,
-        "detail": f"the event failed {body['attempts']} times and is parked: {body['reason']['detail']}",
-        "remedy": f"An operator replays it with `mlaas events replay {event['id']}`.",
-    }
-    reply = events.reply(event, capability, "failed", problem)
-    # Its own id each time: after a replay there may be another failure, and who reads by id must see both.
-    reply["id"] = events.derived_id(event["source"], event["id"], capability, "parked", str(body["replays"]))
-    return reply
-
-
-def _entry(stored: Stored) -> Entry:
-    body = stored.body
-    event = events.from_json(json.loads(body["event"])) if body["event"] else None
-    return Entry(
-        stored.key,
-        body["event_id"],
-        body["source"],
-        body["type"],
-        body["capability"],
-        body["status"],
-        body["attempts"],
-        body["reason"],
-        body["first"],
-        body["last"],
-        event,
-        _reply(body),
-    )
-
-
-def _reply(body: dict[str, Any]) -> CloudEvent | None:
-    return events.from_json(json.loads(body["reply"])) if body["reply"] else None
-
-
-def _text(event: CloudEvent | None) -> str | None:
-    return json.dumps(events.to_json(event)) if event else None
-
-
-def _dump(reason: TaskError) -> dict[str, Any]:
-    return reason.model_dump(exclude_none=True)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -13,7 +13,8 @@ from . import dead_letters, events
 from .client import EventClient
 from .documents import Documents
 from .errors import InvalidRequest, MlaasError
-from .ledger import Entry, Ledger
+from .ledger import Ledger
+from .ledger_entry import Entry
 from .settings import Settings
 
 __all__ = ["Desk", "Waiting"]

@@ -30,6 +30,12 @@ def test_json_is_one_line_on_standard_output(capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out)["data"] == {"a": "è"}
 
 
+def test_data_that_are_no_json_are_shown_in_base64(capsys: pytest.CaptureFixture[str]) -> None:
+    for as_json in (False, True):
+        display.event(events.build("t", "/s", b"\xff\x00", id="1"), as_json, data=True)
+        assert "/wA=" in capsys.readouterr().out
+
+
 def test_an_error_names_the_field_and_the_remedy_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     display.error(InvalidRequest("wrong", field="model.name", remedy="Do this."))
     captured = capsys.readouterr()

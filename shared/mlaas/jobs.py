@@ -133,30 +133,43 @@ def main(work: Callable[[Job], dict[str, Any]]) -> int:
     _signals.asked = False
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    held: list[Job] = []
     try:
-        settings = current()
-        tasks = Tasks(shared(settings))
-        task_id = read_event(settings)["subject"]
-        logs.of_process(task_id=task_id)
-        run = patience.persist(lambda: tasks.begin(task_id), settings.job_patience)
-    except Stopped:
-        return 128 + signal.SIGTERM
+        return _begin_and_run(work, held)
+    except Stopped:  # outside of the work itself: before its first step, or when all is recorded
+        return _interrupted(held[0]) if held else 128 + signal.SIGTERM
     except MlaasError as error:
         log.error("job.not_started", extra={"fields": {"reason": error.detail, "remedy": error.remedy}})
         return 1
-    if run is None:
-        outbox.flush(tasks, settings)
-        return 0
-    job = Job(run, tasks, settings)
+
+
+def _begin_and_run(work: Callable[[Job], dict[str, Any]], held: list[Job]) -> int:
+    """Take the task, which `held` then has, and do the work."""
+    settings = current()
+    tasks = Tasks(shared(settings))
+    task_id = read_event(settings)["subject"]
+    logs.of_process(task_id=task_id)
+
+    def begin() -> None:
+        with uninterrupted():  # a task that is taken has to be known, to be given back
+            if run := tasks.begin(task_id):
+                held.append(Job(run, tasks, settings))
+
+    patience.persist(begin, settings.job_patience)
+    status = _run(held[0], work) if held else 0
+    outbox.flush(tasks, settings)
+    return status
+
+
+def _run(job: Job, work: Callable[[Job], dict[str, Any]]) -> int:
     logs.of_process(capability=job.capability)
-    trace_export.start(f"mlaas-{job.capability}", settings)
+    trace_export.start(f"mlaas-{job.capability}", job.settings)
     threading.Thread(target=job.beat, daemon=True).start()
     try:
-        parent, about = run.accepted.get("traceparent"), _attributes(run)
+        parent, about = job.run.accepted.get("traceparent"), _attributes(job.run)
         with tracing.span(f"{job.capability} job", kind="consumer", parent=parent, attributes=about) as span:
             status = _bring_to_an_end(job, work)
             span.error = None if status == 0 else str(status)
-        outbox.flush(tasks, settings)
     finally:
         trace_export.flush()
     return status

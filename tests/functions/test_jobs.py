@@ -181,6 +181,33 @@ def test_a_job_that_is_stopped_gives_its_task_back_and_one_that_is_killed_is_run
     assert owed() == ["cancelled"]
 
 
+STOPPED = """
+import os, signal
+from mlaas import jobs, outbox, tasks, trace_export
+where, name = {{"begin": (tasks.Tasks, "begin"), "start": (trace_export, "start"), "flush": (outbox, "flush")}}[{moment!r}]
+original = getattr(where, name)
+def told(*arguments):
+    outcome = original(*arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return outcome
+setattr(where, name, told)
+jobs.exit_with(lambda job: {{}})
+"""
+
+
+@pytest.mark.parametrize(("moment", "status"), [("begin", "accepted"), ("start", "accepted"), ("flush", "succeeded")])
+def test_a_job_that_is_stopped_at_any_moment_counts_no_attempt_and_loses_no_outcome(
+    home: Settings, tmp_path: Path, moment: str, status: str
+) -> None:
+    task_id, folder = accepted("index", INDEX, tmp_path / "job")
+    environment = {**os.environ, "K_EVENT_PATH": str(folder)}
+    command = [sys.executable, "-c", STOPPED.format(moment=moment)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 128 + signal.SIGTERM, ran.stderr
+    task = Tasks(shared()).get(task_id)
+    assert (task["task_status"], task["stats"]["attempts"]) == (status, int(status == "succeeded"))
+
+
 @pytest.mark.training
 def test_a_training_that_is_killed_and_stopped_goes_on_from_its_checkpoints_to_the_very_same_model(home: Settings, tmp_path: Path) -> None:
     from mlaas.testing.tiny_checkpoints import write_checkpoint, write_rows

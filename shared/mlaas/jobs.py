@@ -156,9 +156,10 @@ def _begin_and_run(work: Callable[[Job], dict[str, Any]], held: list[Job]) -> in
                 held.append(Job(run, tasks, settings))
 
     patience.persist(begin, settings.job_patience)
-    status = _run(held[0], work) if held else 0
+    if held:
+        return _run(held[0], work)
     outbox.flush(tasks, settings)
-    return status
+    return 0
 
 
 def _run(job: Job, work: Callable[[Job], dict[str, Any]]) -> int:
@@ -170,9 +171,10 @@ def _run(job: Job, work: Callable[[Job], dict[str, Any]]) -> int:
         with tracing.span(f"{job.capability} job", kind="consumer", parent=parent, attributes=about) as span:
             status = _bring_to_an_end(job, work)
             span.error = None if status == 0 else str(status)
+        outbox.flush(job.tasks, job.settings)
+        return status
     finally:
         trace_export.flush()
-    return status
 
 
 def _attributes(run: Run) -> dict[str, Any]:

@@ -197,7 +197,7 @@ jobs.exit_with(lambda job: {{}})
 
 @pytest.mark.parametrize(("moment", "status"), [("begin", "accepted"), ("start", "accepted"), ("flush", "succeeded")])
 def test_a_job_that_is_stopped_at_any_moment_counts_no_attempt_and_loses_no_outcome(
-    home: Settings, tmp_path: Path, moment: str, status: str
+    home: Settings, documents: Path, tmp_path: Path, moment: str, status: str
 ) -> None:
     task_id, folder = accepted("index", INDEX, tmp_path / "job")
     environment = {**os.environ, "K_EVENT_PATH": str(folder)}

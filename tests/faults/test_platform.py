@@ -27,11 +27,6 @@ from mlaas.testing.homes import tiny_home
 from mlaas.testing.kafka import publish
 from mlaas.testing.processes import Up, until
 
-pytestmark = [
-    # kafka-python leaves the socket of a refused connection to the garbage collector; there are such while a broker is down.
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
-]
-
 COUNT = 600
 TEXTS = {"INFN Frascati": "LNF", "INFN CNAF": "CNAF", "Universita di Firenze": "FI", "elsewhere": "[NoSite]"}
 ASKED = {"model": {"name": "infn-structures"}, "predict_input": {"input_text": ["INFN Frascati"]}}

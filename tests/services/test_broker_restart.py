@@ -19,11 +19,7 @@ from mlaas.local.platform import Platform
 from mlaas.settings import load
 from mlaas.testing.kafka import read
 
-pytestmark = [
-    pytest.mark.services,
-    # kafka-python leaves the socket of a refused connection to the garbage collector; there are such while a broker is down.
-    pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning"),
-]
+pytestmark = pytest.mark.services
 
 COUNT, CHUNK, AHEAD = 10_000, 250, 1500  # so many events are sent before their replies are here
 SECONDS = 300

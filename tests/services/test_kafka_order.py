@@ -17,11 +17,7 @@ from mlaas.client import EventClient
 from mlaas.local.kafka_server import free_port
 from mlaas.local.platform import Platform
 
-pytestmark = [
-    pytest.mark.services,
-    # kafka-python leaves the socket of a refused connection to the garbage collector; there are such while a broker is down.
-    pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning"),
-]
+pytestmark = pytest.mark.services
 
 TASKS, STATES = 30, ("accepted", *["progressed"] * 18, "succeeded")
 STEPS = len(STATES)

@@ -20,11 +20,7 @@ from mlaas.local.platform import Platform
 from mlaas.settings import load
 from mlaas.testing.kafka import publish, read
 
-pytestmark = [
-    pytest.mark.services,
-    # kafka-python leaves the socket of a refused connection to the garbage collector; there are such while a broker is down.
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.services
 
 
 @pytest.fixture(scope="module", autouse=True)

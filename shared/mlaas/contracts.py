@@ -51,6 +51,13 @@ Text = Annotated[str, Field(max_length=100_000)]
 Bytes = Annotated[int, Field(ge=0, description="Size of the file in bytes, verified when it is read.")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the file in hex, verified when it is read.")]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
+Licence = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,99}$",
+        description="Its licence, as SPDX or Hugging Face name it, e.g. `apache-2.0`; the base model's by default, where that is known.",
+    ),
+]
 TopK = Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -384,6 +391,13 @@ class ModelSave(Contract):
     path: Path_
     storage_type: Literal["s3", "local"] = "local"
     name: Name | None = None
+    licence: Licence | None = None
+    variants: list[Literal["int8", "fp16"]] | None = Field(
+        None,
+        min_length=1,
+        max_length=2,
+        description="Smaller graphs that are made beside the one that is served, and measured in the model's card.",
+    )
 
 
 class TrainModelRef(ModelRef):

@@ -32,6 +32,7 @@ from .tasks import FINAL
 
 __all__ = [
     "answered",
+    "card",
     "catalog",
     "classified",
     "console",
@@ -196,13 +197,29 @@ def entry(one: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         json_(one)
     else:
-        console.print_json(json.dumps(one, ensure_ascii=False))
+        shown = {**one, "card": f"... (see mlaas catalog card {one['name']} --version {one['version']})"} if one.get("card") else one
+        console.print_json(json.dumps(shown, ensure_ascii=False))
+
+
+def card(one: Mapping[str, Any], *, raw: bool, as_json: bool) -> None:
+    """A model card without its front matter, or with it as it is."""
+    if as_json:
+        json_(one)
+    elif raw:
+        print(one["markdown"], end="")
+    else:
+        from rich.markdown import Markdown
+
+        console.print(Markdown(one["markdown"].split("\n---\n", 1)[-1]))
 
 
 def catalog(found: Mapping[str, tuple[Sequence[Mapping[str, Any]], Mapping[str, Mapping[str, str]]]], as_json: bool) -> None:
     """A row for each version."""
     if as_json:
-        json_({kind: {"versions": versions, "aliases": aliases} for kind, (versions, aliases) in found.items()})
+        without = {
+            kind: [{name: value for name, value in one.items() if name != "card"} for one in each] for kind, (each, _) in found.items()
+        }
+        json_({kind: {"versions": without[kind], "aliases": aliases} for kind, (_, aliases) in found.items()})
         return
     table = _table("kind", "name", "version", "aliases", "what", "digest", "created")
     for kind, (versions, aliases) in found.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mlaas import events, indexing, jobs, models, storage
+from mlaas import events, indexing, jobs, models, storage, tracing
 from mlaas.catalog import Catalog
 from mlaas.contracts import IndexRequest, ModelRef, TrainRequest, VectorStoreRef, parse
 from mlaas.documents import shared
@@ -111,12 +112,19 @@ def test_a_training_job_publishes_a_model_that_classifies(home: Settings, tmp_pa
     if not (home.artefacts / "checkpoints" / "bert").exists():
         write_checkpoint(home.artefacts / "checkpoints" / "bert")
     write_rows(home.artefacts / "rows.jsonl")
-    task_id, folder = accepted("train", TRAIN, tmp_path / "job")
+    with tracing.span("request") as span:
+        task_id, folder = accepted("train", TRAIN, tmp_path / "job")
     assert run("mlaas.training.job", folder) == 0
     task = Tasks(shared()).get(task_id)
     assert task["task_status"] == "succeeded", task.get("error")
     assert task["evaluation"]["accuracy"] > 0.9
     assert (task["dataset"]["samples_train"], len(task["history"]["loss"])) == (96, 5)
+    card = Catalog(shared()).resolve("models", "birds")["card"]
+    assert card["figures"]["metrics"]["accuracy"] == task["evaluation"]["accuracy"]
+    assert card["figures"]["lineage"]["task_id"] == task_id
+    assert card["figures"]["lineage"]["trace_id"] == span.trace_id
+    assert card["figures"]["lineage"]["data_sha256"] == hashlib.sha256((home.artefacts / "rows.jsonl").read_bytes()).hexdigest()
+    assert str(home.home) not in card["markdown"]
     loaded = models.load(ModelRef(name="birds"))
     assert [one.label for one in classifier.classify(loaded.model, ["the raven heron old", "the quartz flint near town"])] == [
         "bird",

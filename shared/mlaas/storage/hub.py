@@ -19,6 +19,7 @@ PATTERNS = (
     "*.txt",
     "*.model",
     "*.safetensors",
+    "README.md",  # names the licence
     *(f"{folder}model.onnx{suffix}" for folder in ("", "onnx/") for suffix in ("", "_data", "_data_*", ".data")),
 )
 

@@ -16,6 +16,7 @@ from ..errors import InvalidRequest, MlaasError
 from . import longformer
 from .batches import Batch, collator, encoded
 from .checkpoints import Checkpoint, load_model, open_checkpoint
+from .licence import licence_of
 from .parity import compare, sample
 from .quiet import quiet
 from .staging import staged
@@ -95,7 +96,13 @@ def export(
         served = _serving(checkpoint, objective, opened, loaded.model)
         write_graph(loaded.model, opened.tokenizer, objective, folder, served.max_length)
         parity = compare(loaded.model, folder / "model.onnx", sample([_probe(opened)]))
-        made = {"objective": objective, "base": {"digest": opened.digest}, "parity": parity, **created_by(), **(provenance or {})}
+        made = {
+            "objective": objective,
+            "base": {"digest": opened.digest, "licence": licence_of(checkpoint)},
+            "parity": parity,
+            **created_by(),
+            **(provenance or {}),
+        }
         write_manifest(folder, served, made)
     return bundles.open_bundle(out)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .checkpoints import Checkpoint
     from .run import Sources
 
-__all__ = ["fingerprint"]
+__all__ = ["content_digest", "fingerprint"]
 
 # How often checkpoints are written and when the run must end say nothing about what it computes.
 INDIFFERENT = {"checkpoint_minutes", "deadline_minutes"}
@@ -30,13 +30,14 @@ def fingerprint(request: TrainRequest, checkpoint: Checkpoint, sources: Sources)
         "dataset": request.dataset.model_dump(mode="json", exclude={"path", "storage_type"}),
         "model": checkpoint.digest,
         "tokenizer": hashlib.sha256(checkpoint.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
-        "data": _content(sources.table),
+        "data": content_digest(sources.table),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _content(place: Path) -> str:
+def content_digest(place: Path) -> str:
+    """The sha256, in hex, of a file, or over the names and sha256s of a folder's files."""
     if place.is_file():
         return manifests.sha256_of(place)
     return manifests.digest_of({name: manifests.sha256_of(place / name) for name in manifests.files_of(place)})

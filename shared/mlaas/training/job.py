@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import jobs, references, storage
+from .. import jobs, references, storage, tracing
 from ..contracts import TrainRequest, parse
 from ..tasks import Cancelled
+from .card import Lineage
 from .drafts import StoredDrafts
+from .fingerprint import content_digest
 from .outcome import Outcome
 from .progress import Report
 from .publish import publish
@@ -42,8 +44,9 @@ def work(job: jobs.Job) -> dict[str, Any]:
                 drafts.clear()
             raise
         job.report({"phase": "publish", "percent": 100.0})
-        evaluation, task_id = outcome.evaluation, job.run.task_id
-        entry = job.persist(lambda: publish(outcome.bundle, request.model_save, settings, evaluation=evaluation, task_id=task_id))
+        span = tracing.current()
+        lineage = Lineage(task_id=job.run.task_id, trace_id=span.trace_id if span else None, data_sha256=content_digest(table))
+        entry = job.persist(lambda: publish(outcome, request.model_save, settings, lineage))
         drafts.clear()
     model = {name: entry[name] for name in ("name", "version", "digest", "objective", "path", "storage_type")}
     result = {"model": model} | ({"stopped": outcome.stopped} if outcome.stopped else {})

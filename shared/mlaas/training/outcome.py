@@ -12,11 +12,12 @@ __all__ = ["Outcome"]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a run; all but `bundle` is JSON serialisable."""
+    """What came of a run; all but `bundle` is JSON serialisable. `variants` holds the figures of each graph in the bundle."""
 
     bundle: Bundle
     history: dict[str, Any]
     evaluation: dict[str, Any]
     dataset: dict[str, Any]
     provenance: dict[str, Any]
+    variants: tuple[dict[str, Any], ...] = ()
     stopped: str | None = None

@@ -12,7 +12,7 @@ import torch
 from ..errors import MlaasError
 from .batches import Batch
 
-__all__ = ["ROWS", "TOLERANCE", "ParityError", "compare", "sample"]
+__all__ = ["PRESENT", "ROWS", "TOLERANCE", "ParityError", "compare", "computed", "open_session", "sample"]
 
 ROWS = 64
 SLICE = 8  # rows compared at once: a language model's logits are large
@@ -46,14 +46,14 @@ def compare(model: Any, graph: Path, inputs: Iterable[Inputs], tick: Callable[[]
 
     Both compute in float32 on the CPU; positions that are padding are not compared.
     """
-    session = _session(graph)
+    session = open_session(graph)
     outputs = [output.name for output in session.get_outputs() if not output.name.startswith(PRESENT)]
     rows, worst, scale, same, seen = 0, 0.0, 1.0, 0, 0
     model.eval()
     for batch in inputs:
         with torch.inference_mode():
             result = model(**batch)
-        found = _computed(session, outputs, {name: tensor.numpy() for name, tensor in batch.items()})
+        found = computed(session, outputs, {name: tensor.numpy() for name, tensor in batch.items()})
         real = batch["attention_mask"].numpy().astype(bool)
         for name, ours in zip(outputs, found, strict=True):
             left, right = (_compared(name, values, real) for values in (result[name].numpy(), ours))
@@ -79,7 +79,7 @@ def _compared(name: str, values: np.ndarray[Any, Any], real: np.ndarray[Any, Any
     return np.asarray(np.where(real, values, 0.0)) if name in SPANS else values
 
 
-def _computed(session: Any, outputs: list[str], batch: dict[str, Array]) -> list[Array]:
+def computed(session: Any, outputs: list[str], batch: dict[str, Array]) -> list[Array]:
     """The graph's outputs. One that takes what it has read before gets a batch in two halves, so that this is compared as well."""
     accepted = {each.name: each.shape for each in session.get_inputs()}
     ids = batch["input_ids"]
@@ -96,7 +96,7 @@ def _computed(session: Any, outputs: list[str], batch: dict[str, Array]) -> list
     return found[0] if len(found) == 1 else [np.concatenate(parts, axis=1) for parts in zip(*found, strict=True)]
 
 
-def _session(graph: Path) -> Any:
+def open_session(graph: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

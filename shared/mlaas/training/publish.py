@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from .. import jobs, storage
-from ..bundles import Bundle
 from ..catalog import Catalog, name_of
 from ..contracts import ModelRef, ModelSave
 from ..documents import shared
 from ..errors import InvalidRequest
 from ..settings import Settings
+from .card import Lineage, describe
+from .outcome import Outcome
 
 __all__ = ["export_and_publish", "publish"]
 
 
-def publish(
-    bundle: Bundle, save: ModelSave, settings: Settings, *, evaluation: Mapping[str, Any] | None = None, task_id: str | None = None
-) -> dict[str, Any]:
-    """Publish `bundle` as an immutable version where `save` says, and return its catalog entry."""
+def publish(outcome: Outcome, save: ModelSave, settings: Settings, lineage: Lineage = Lineage()) -> dict[str, Any]:  # noqa: B008 - frozen
+    """Publish the bundle of `outcome`, with its card, as an immutable version where `save` says, and return its catalog entry."""
+    bundle, card = outcome.bundle, describe(outcome, save, lineage)
+    card.write(bundle.folder)
     path = storage.publish(bundle.folder, save.path, save.storage_type, bundle.digest[:16], settings=settings)
     entry = {
         "path": path,
@@ -27,8 +27,9 @@ def publish(
         "objective": bundle.objective,
         "labels": list(bundle.labels),
         "max_length": bundle.max_length,
-        "evaluation": dict(evaluation or {}),
-        "task_id": task_id,
+        "evaluation": outcome.evaluation,
+        "task_id": lineage.task_id,
+        "card": card.entry(),
     }
     return Catalog(shared(settings)).publish("models", name_of(save.path, save.name), bundle.digest, entry)
 
@@ -46,4 +47,5 @@ def export_and_publish(
 
     with jobs.workspace(settings) as folder:
         provenance = {"checkpoint": model.path, "storage_type": model.storage_type, "revision": model.revision}
-        return publish(export(checkpoint, objective, folder / "bundle", provenance=provenance), save, settings)
+        bundle = export(checkpoint, objective, folder / "bundle", provenance=provenance)
+        return publish(Outcome(bundle=bundle, history={}, evaluation={}, dataset={}, provenance=bundle.provenance), save, settings)

@@ -15,11 +15,12 @@ from transformers import AutoModel
 from ..bundles import open_bundle
 from ..contracts import ModelTrain, TrainRequest
 from ..errors import InvalidRequest
-from . import adapters, estimate
+from . import adapters, estimate, variants
 from .checkpoints import Checkpoint
 from .drafts import Drafts
 from .export import check_exportable, created_by, serving, write_graph, write_manifest
 from .fingerprint import fingerprint
+from .licence import licence_of
 from .loop import Fitted, fit
 from .memory import in_use
 from .objectives import Preparation, Task, prepare
@@ -66,15 +67,17 @@ def train(
         kept = drafts(fingerprint(request, checkpoint, sources)) if drafts else None
         fitted = fit(task, request.model_train, meter, computing, kept)
         _plain_again(task.model, request.model_train)
-        made = {**_provenance(request, checkpoint), "training": {**_how(computing, meter, fitted), **adapter, **task.notes}}
+        size = {"parameters": sum(parameter.numel() for parameter in task.model.parameters())}
+        made = {**_provenance(request, checkpoint), "training": {**size, **_how(computing, meter, fitted), **adapter, **task.notes}}
         with staged(out) as folder:
-            evaluation = _publishable(task, fitted, request, checkpoint, longest, made, folder, meter)
+            evaluation, measured = _publishable(task, fitted, request, checkpoint, longest, made, folder, meter)
     return Outcome(
         bundle=open_bundle(out),
         history=meter.history,
         evaluation=evaluation,
         stopped=fitted.stopped,
         provenance=made,
+        variants=measured,
         dataset={**task.dataset, "tokens_trained": meter.tokens, "tokens_per_second": meter.tokens_per_second},
     )
 
@@ -88,16 +91,18 @@ def _publishable(
     made: dict[str, Any],
     folder: Path,
     meter: Meter,
-) -> dict[str, Any]:
-    """Export into `folder` and check it; the evaluation, parity included."""
+) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
+    """Export into `folder` and check it; the evaluation, parity included, and the figures of each graph."""
     objective = str(request.model.objective)
     meter.phase("export")
     write_graph(task.model, checkpoint.tokenizer, objective, folder, max_length)
     meter.phase("parity")
     parity = compare(task.model, folder / "model.onnx", sample(task.held_out()), meter.tick)
+    files = variants.make(folder, request.model_save.variants or ())
+    measured = variants.measure(task, folder, files, meter.tick)
     write_manifest(folder, serving(objective, task.labels, max_length), {**made, "parity": parity})
     meter.tick()
-    return {**task.evaluation(fitted.tally), "parity": parity}
+    return {**task.evaluation(fitted.tally), "parity": parity}, tuple(measured)
 
 
 def _fitted_out(task: Task, settings: ModelTrain) -> dict[str, Any]:
@@ -151,7 +156,7 @@ def _provenance(request: TrainRequest, checkpoint: Checkpoint) -> dict[str, Any]
     model = request.model
     return {
         "objective": model.objective,
-        "base": {"name": model.name or model.path, "digest": checkpoint.digest},
+        "base": {"name": model.name or model.path, "digest": checkpoint.digest, "licence": licence_of(checkpoint.folder)},
         "request": request.model_dump(mode="json", exclude_none=True),
         **created_by(),
     }

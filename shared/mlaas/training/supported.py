@@ -42,6 +42,10 @@ def check_architecture(request: TrainRequest) -> None:
         )
     if request.tokenizer is not None:
         raise InvalidRequest(f"`{request.model.architecture}` has no tokenizer", field="tokenizer", remedy="Leave it out.")
+    if request.model_save.variants:
+        raise InvalidRequest(
+            f"`{request.model.architecture}` has no smaller variants", field="model_save.variants", remedy="Leave it out: it is small."
+        )
     if others := sorted(request.model_train.model_fields_set - {"seed"}):
         raise InvalidRequest(
             f"`{request.model.architecture}` is not trained by gradient descent over batches",

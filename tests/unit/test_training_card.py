@@ -26,6 +26,7 @@ from mlaas.errors import InvalidRequest
 from mlaas.settings import Settings
 from mlaas.testing.tiny_checkpoints import write_checkpoint, write_rows
 from mlaas.training import pipelines, variants
+from mlaas.training.batches import Batch
 from mlaas.training.card import Lineage, describe
 from mlaas.training.licence import licence_of
 from mlaas.training.outcome import Outcome
@@ -147,6 +148,19 @@ def test_a_variant_that_cannot_be_made_is_left_out_and_costs_nothing(tmp_path: P
     assert variants.make(tmp_path, ["int8", "fp16"]) == {}
     assert list((tmp_path / "variants").iterdir()) == []
     assert caplog.messages.count("variant.not_made") == 2
+
+
+def test_a_batch_whose_output_would_be_large_is_computed_in_parts_that_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, tokens, width = 5, 4, 10
+    inputs = {"input_ids": torch.arange(rows * tokens).reshape(rows, tokens), "attention_mask": torch.ones(rows, tokens)}
+    batch = Batch(inputs=inputs, targets=torch.arange(rows), tokens=rows * tokens, origins=tuple("abcde"))
+    monkeypatch.setattr(variants, "OUTPUT_BYTES", 2 * tokens * width * 4)
+    parts = list(variants._fitting(batch, width))
+    assert [len(part.targets) for part in parts] == [2, 2, 1]
+    assert torch.equal(torch.cat([part.inputs["input_ids"] for part in parts]), inputs["input_ids"])
+    assert [one for part in parts for one in part.origins] == list("abcde")
+    (whole,) = variants._fitting(dataclasses.replace(batch, targets=torch.arange(2)), width)
+    assert whole.inputs is inputs, "pairs stay together"
 
 
 def test_the_loss_curve_has_a_dot_for_each_point_of_the_history(outcome: Outcome) -> None:

@@ -62,6 +62,7 @@ def train(
     learning_rate: Annotated[float | None, typer.Option()] = None,
     save: Annotated[str | None, typer.Option(help="Where the model is published: PATH (local) or s3:BUCKET/KEY.")] = None,
     name: Annotated[str | None, typer.Option(help="The catalog name; the last part of --save by default.")] = None,
+    licence: Annotated[str | None, typer.Option(help="The model's licence, e.g. apache-2.0; the base model's by default.")] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the training to its end.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -73,7 +74,7 @@ def train(
         "dataset": (place(dataset) if dataset else {})
         | given(text_column=text_column, label_column=label_column, pair_column=pair_column, train_test_split=split),
         "model_train": given(epochs=epochs, batch_size=batch_size) | ({"optimizer": {"init_lr": learning_rate}} if learning_rate else {}),
-        "model_save": (place(save) if save else {}) | given(name=name),
+        "model_save": (place(save) if save else {}) | given(name=name, licence=licence),
     }
     for part, change in changes.items():
         if change:
@@ -89,12 +90,13 @@ def export(
     objective: Annotated[str, typer.Option(help="What it is served for: no-objective (embeddings), text-classification, masked-lm, ...")],
     save: Annotated[str, typer.Option(help="Where the model is published: PATH (local) or s3:BUCKET/KEY.")],
     name: Annotated[str | None, typer.Option(help="The catalog name; the last part of --save by default.")] = None,
+    licence: Annotated[str | None, typer.Option(help="The model's licence, e.g. apache-2.0; the checkpoint's by default.")] = None,
     as_json: Json = False,
 ) -> None:
     """Export a PyTorch checkpoint to ONNX and publish it in the catalog. Needs the `train` extra."""
     from ..training import publish
 
-    asked = parse(ModelSave, place(save) | given(name=name))
+    asked = parse(ModelSave, place(save) | given(name=name, licence=licence))
     with display.transfer(f"downloading {model}", disable=as_json) as progress:
         entry = publish.export_and_publish(model_ref(model), objective, asked, current(), progress)
     display.said(f"{entry['name']} version {entry['version']} is in the catalog", entry, as_json)

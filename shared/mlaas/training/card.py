@@ -103,12 +103,12 @@ def _licence(save: ModelSave, of_base: str | None) -> dict[str, str]:
 
 
 def _metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of an evaluation, those one level down with a name such as `misspelt.accuracy`."""
+    """The numbers of an evaluation, those one level down with a name such as `misspelt_accuracy`."""
     found: dict[str, float] = {}
     for name, value in evaluation.items():
         if name in NOT_METRICS:
             continue
         for inner, number in value.items() if isinstance(value, dict) else [("", value)]:
             if isinstance(number, int | float) and not isinstance(number, bool):
-                found[f"{name}.{inner}" if inner else name] = number
+                found[f"{name}_{inner}" if inner else name] = number
     return found

@@ -27,6 +27,7 @@ USES = {
     "next-sentence-prediction": "It says whether the second of two texts follows the first; the function `classify` serves it with "
     "`predict_input.text_pair`.",
 }
+STOPPED = {"deadline": "Its training was ended by its deadline.", "early": "Its training was stopped early: it no longer improved."}
 OF_OBJECTIVE = {
     "text-classification": "Every text gets a class, also one that belongs to none of them: look at the probability, or set a threshold.",
     "token-classification": "Types of entities that the training data does not tag are not found.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ __all__ = ["FOLDER", "make", "measure"]
 FOLDER = "variants"
 ROWS = 256  # held-out rows that are looked at, as far as SECONDS allow
 SECONDS = 10.0  # of the served graph's computing
+OUTPUT_BYTES = 256 * 1024**2  # of one call: a language model gives a number for each token and each of its vocabulary
 
 log = logging.getLogger("mlaas")
 
@@ -98,7 +99,8 @@ def measure(task: Task, folder: Path, made: dict[str, str], tick: Callable[[], N
     ]
     trained = task.model
     try:
-        for number, batch in enumerate(_chosen(list(task.held_out()))):
+        width = _width(all_of[0].model.session, trained.config)
+        for number, batch in enumerate(part for one in _chosen(list(task.held_out())) for part in _fitting(one, width)):
             if number == 0:
                 _look(task, all_of, batch, count=False)  # the first time a graph sees a shape it is slower
             _look(task, all_of, batch, count=True)
@@ -144,6 +146,27 @@ def _chosen(batches: Sequence[Batch]) -> list[Batch]:
     rows = sum(len(batch.inputs["input_ids"]) for batch in batches)
     every = max(1, rows // ROWS)
     return list(batches[every // 2 :: every] or batches[:1])
+
+
+def _width(session: Any, config: Any) -> int:
+    """Numbers that the graph gives for each token, or for each text, at the most."""
+    shapes = [output.shape for output in session.get_outputs() if not output.name.startswith(PRESENT)]
+    unknown = getattr(config, "vocab_size", 1)
+    return max((shape[-1] if isinstance(shape[-1], int) else unknown for shape in shapes if len(shape) == 3), default=1)
+
+
+def _fitting(batch: Batch, width: int) -> Iterator[Batch]:
+    """`batch` in parts whose output takes OUTPUT_BYTES at the most, or one row; whole where its rows do not stand for themselves."""
+    rows, tokens = batch.inputs["input_ids"].shape
+    size = max(1, OUTPUT_BYTES // (tokens * width * 4))
+    if size >= rows or len(batch.targets) != rows:
+        yield batch
+        return
+    for start in range(0, rows, size):
+        part = slice(start, start + size)
+        inputs = {name: tensor[part] for name, tensor in batch.inputs.items()}
+        tokens = int(inputs["attention_mask"].sum())
+        yield Batch(inputs=inputs, targets=batch.targets[part], tokens=tokens, origins=batch.origins[part])
 
 
 def _int8(graph: Path, target: Path) -> None:

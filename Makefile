@@ -27,6 +27,10 @@ test: $(READY) check ## Run every test that needs no cluster, and the checks
 test-faults: $(READY) ## Kill, cut, fill up and corrupt in the middle of work; writes docs/reliability.md
 	$(BIN)/python -m pytest tests/faults --fault-table docs/reliability.md
 
+test-cluster: $(READY) ## Run the whole chain on the Kubernetes with Knative that KUBECONFIG names; writes docs/cluster-results.md
+	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG must name a cluster: see docs/deploy.md"; exit 2; }
+	$(BIN)/python -m pytest tests/cluster --cluster-table docs/cluster-results.md
+
 check: $(READY) ## Lint, types and the directions of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +46,4 @@ bench: $(READY) ## Measure the cold start against torch + transformers
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) build
 
-.PHONY: help setup demo test test-faults check docs bench clean
+.PHONY: help setup demo test test-faults test-cluster check docs bench clean

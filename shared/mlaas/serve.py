@@ -139,6 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
         description="Serve one function over HTTP.",
         epilog="Example: PORT=8081 python -m mlaas.serve functions/classify",
     )
+    imported = metrics.process_age()
     parser.add_argument("folder", type=Path, help="the function's folder, with func.py in it")
     folder: Path = parser.parse_args(arguments).folder
     logs.configure()
@@ -162,15 +163,16 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGUSR1, _end)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=_stop, args=(state,), daemon=True).start())
-    threading.Thread(target=_get_ready, args=(state, settings), daemon=True).start()
+    threading.Thread(target=_get_ready, args=(state, settings, imported), daemon=True).start()
     log.info("function.started", extra={"fields": {"function": folder.name, "port": settings.port, "pid": os.getpid()}})
     server.run()
     trace_export.flush()
     log.info("function.stopped", extra={"fields": {"function": folder.name}})
 
 
-def _get_ready(state: State, settings: Settings) -> None:
-    """Load the model to preload, trying again until it is there; then the function is ready."""
+def _get_ready(state: State, settings: Settings, imported: float) -> None:
+    """Load the model to preload, trying again until it is there; then the function is ready. `imported`: the age at which all was."""
+    listening = metrics.process_age()
     while settings.preload_model and not state.stopping:
         try:
             from . import models
@@ -182,6 +184,8 @@ def _get_ready(state: State, settings: Settings) -> None:
             time.sleep(2)
     state.started_after = metrics.process_age()
     state.ready = True
+    fields = {"imported_after": round(imported, 3), "listening_after": round(listening, 3), "ready_after": round(state.started_after, 3)}
+    log.info("function.ready", extra={"fields": fields})
 
 
 def _stop(state: State) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlaas.testing.fault_table import BEGIN, END, Row, insert, render
+from mlaas.testing.fault_table import Row, insert, render
 
 
 def row(**fields: object) -> Row:
@@ -37,15 +37,15 @@ def test_the_table_counts_the_rows_that_passed() -> None:
 
 def test_the_table_replaces_the_one_before_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "page.md"
-    file.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    file.write_text("before\n<!-- faults: begin -->\nold\n<!-- faults: end -->\nafter\n")
     for _ in range(2):
         insert(file, "new")
-    assert file.read_text() == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert file.read_text() == "before\n<!-- faults: begin -->\nnew\n<!-- faults: end -->\nafter\n"
 
 
 def test_a_page_without_the_place_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "page.md"
-    file.write_text(f"{END} {BEGIN}")
+    file.write_text("<!-- faults: end --> <!-- faults: begin -->")
     with pytest.raises(ValueError, match="no <!--"):
         insert(file, "new")
-    assert file.read_text() == f"{END} {BEGIN}"
+    assert file.read_text() == "<!-- faults: end --> <!-- faults: begin -->"

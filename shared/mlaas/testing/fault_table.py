@@ -9,7 +9,6 @@ from typing import Literal
 
 __all__ = ["Row", "insert", "render"]
 
-BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 _HEAD = "| fault | struck | in flight | lost | twice, same id | service after |\n|---|---|---|---:|---:|---:|"
 
 
@@ -44,11 +43,12 @@ def render(rows: Sequence[Row], lines: Sequence[str]) -> str:
     return "\n".join([f"{said}.\n", _HEAD, *(f"| {' | '.join(row.cells())} |" for row in rows)])
 
 
-def insert(file: Path, table: str) -> None:
-    """Put `table` between the markers of `file`. Raises ValueError where they are not, once each and in order."""
+def insert(file: Path, table: str, name: str = "faults") -> None:
+    """Put `table` between the markers of that `name` in `file`. Raises ValueError where they are not, once each and in order."""
+    opening, closing = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     text = file.read_text("utf-8")
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    head, begin, rest = text.partition(opening)
+    _, end, tail = rest.partition(closing)
     if not (begin and end):
-        raise ValueError(f"{file.name} has no {BEGIN} and {END}")
-    file.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", "utf-8")
+        raise ValueError(f"{file.name} has no {opening} and {closing}")
+    file.write_text(f"{head}{opening}\n{table}\n{closing}{tail}", "utf-8")

@@ -11,7 +11,7 @@ from ..documents import connect
 from ..settings import Settings, load
 from . import tiny_models
 
-__all__ = ["ABSTRACTS", "tiny_home"]
+__all__ = ["ABSTRACTS", "publish_tiny_models", "tiny_home"]
 
 ABSTRACTS = (
     ("syn-1", "the higgs boson was found at the large hadron collider", "hep-ex"),
@@ -23,6 +23,15 @@ ABSTRACTS = (
 def tiny_home(folder: Path) -> Settings:
     """Make the home in `folder` and return its settings."""
     settings = load({"MLAAS_HOME": str(folder / "home")})
+    publish_tiny_models(folder, settings)
+    settings.artefacts.joinpath("affiliations.tsv").write_text("affiliation\tlabel\nINFN Frascati\tLNF\nINFN CNAF\tCNAF\n")
+    settings.artefacts.joinpath("checkpoints/tiny").mkdir(parents=True)
+    settings.artefacts.joinpath("checkpoints/tiny/config.json").write_text("{}")
+    return settings
+
+
+def publish_tiny_models(folder: Path, settings: Settings, storage_type: str = "local", prefix: str = "") -> None:
+    """Put the models and the index into the storage, under `prefix`, and into the catalog that `settings` name; `folder` is for work."""
     made = {
         "infn-structures": tiny_models.classifier(folder / "classifier"),
         "physics-lm": tiny_models.mask_filler(folder / "filler"),
@@ -33,8 +42,8 @@ def tiny_home(folder: Path) -> Settings:
     }
     catalog = Catalog(connect(settings.documents_url))
     for name, bundle in made.items():
-        path = storage.publish(bundle.folder, f"models/{name}", "local", bundle.digest[:16], settings=settings)
-        catalog.publish("models", name, bundle.digest, {"path": path, "storage_type": "local", "objective": bundle.objective})
+        path = storage.publish(bundle.folder, f"{prefix}models/{name}", storage_type, bundle.digest[:16], settings=settings)
+        catalog.publish("models", name, bundle.digest, {"path": path, "storage_type": storage_type, "objective": bundle.objective})
     model = engine.load(bundles.open_bundle(made["minilm"].folder))
     manifest = vector_store.build(
         folder / "store",
@@ -44,15 +53,11 @@ def tiny_home(folder: Path) -> Settings:
         model={"name": "minilm", "revision": "1", "digest": made["minilm"].digest},
         provenance={},
     )
-    path = storage.publish(folder / "store", "indexes/abstracts", "local", manifest.digest[:16], settings=settings)
+    path = storage.publish(folder / "store", f"{prefix}indexes/abstracts", storage_type, manifest.digest[:16], settings=settings)
     catalog.publish(
         "indexes",
         "abstracts",
         manifest.digest,
-        {"path": path, "storage_type": "local", "count": 3, "dimension": manifest.dimension, "model_name": "minilm", "request": {}},
+        {"path": path, "storage_type": storage_type, "count": 3, "dimension": manifest.dimension, "model_name": "minilm", "request": {}},
     )
     catalog.documents.close()
-    settings.artefacts.joinpath("affiliations.tsv").write_text("affiliation\tlabel\nINFN Frascati\tLNF\nINFN CNAF\tCNAF\n")
-    settings.artefacts.joinpath("checkpoints/tiny").mkdir(parents=True)
-    settings.artefacts.joinpath("checkpoints/tiny/config.json").write_text("{}")
-    return settings

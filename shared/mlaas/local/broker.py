@@ -63,6 +63,10 @@ class Broker:
             headers, key, value = events.to_kafka(event)
         except UNWRITABLE:
             raise Malformed("the event cannot be written to Kafka", remedy="Send attributes that are strings.") from None
+        self.write(topic, headers, key, value, patience)
+
+    def write(self, topic: str, headers: list[tuple[str, bytes]], key: bytes | None, value: bytes, patience: float = float("inf")) -> None:
+        """`append`, for an event that is a record already. Raises TooLarge, Unavailable."""
         deadline = time.monotonic() + patience
         while True:
             try:

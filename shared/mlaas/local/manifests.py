@@ -1,7 +1,7 @@
 """The YAML under `eventing/`, as what the single-machine runner acts on.
 
-What would change which events are delivered, where, or how often, and is not understood, is refused; images, resources
-and probes mean nothing on one machine and are passed over.
+What would change which events are delivered, where, or how often, and is not understood, is refused; images, resources,
+probes, accounts and what guards pods mean nothing on one machine and are passed over.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _FIELDS = {  # the kinds that there are, and what is understood of their `spec`
     "Deployment": "replicas selector template",
     "SinkBinding": "subject sink",  # says where the Broker is, which the runner tells every process
 }
+_PASSED_OVER = ("ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount")  # settings are those of this process
 
 
 class BadManifest(InvalidRequest):
@@ -89,6 +90,8 @@ def load(folder: Path) -> Manifests:
         for file, resource in sorted(_resources(folder), key=lambda one: str(one[1]["kind"]) != "Broker"):  # others refer to it
             kind, name = resource["kind"], resource["metadata"]["name"]
             where = f"{file}: {kind} {name}"
+            if kind in _PASSED_OVER:
+                continue
             _only({kind: resource}, " ".join(_FIELDS))
             _only(resource["spec"], _FIELDS[kind])
             if (kind, name) in seen or (kind == "Broker" and wired.broker_topic):

@@ -67,16 +67,20 @@ def running_s3_server(
     access_key: str = "mlaas",
     secret_key: str = "mlaas-secret",  # noqa: S107 - a throwaway server's own
     host: str = "127.0.0.1",
+    port: int | None = None,
 ) -> Iterator[S3Server]:
-    """A server with an empty store in a temporary folder; both are gone afterwards. Raises RuntimeError where it cannot start."""
+    """A server with an empty store in a temporary folder; both are gone afterwards. Raises RuntimeError where it cannot start.
+
+    `host` is another address of this machine to listen on, for clients in containers; it takes `port` and the three above.
+    """
     with tempfile.TemporaryDirectory(prefix="mlaas-s3-", ignore_cleanup_errors=True) as folder:
-        for _ in range(3):  # a port may be taken between its choice and its use
-            port = _free_port()
-            start = partial(_start, Path(folder), host, port, access_key, secret_key)
+        for _ in range(1 if port else 3):  # a port may be taken between its choice and its use
+            chosen = port or _free_port()
+            start = partial(_start, Path(folder), host, chosen, access_key, secret_key)
             processes = [start()]
             try:
-                if _ready(processes[0], host, port):
-                    yield S3Server(f"http://{host}:{port}", access_key, secret_key, start, processes)
+                if _ready(processes[0], host, chosen):
+                    yield S3Server(f"http://{host}:{chosen}", access_key, secret_key, start, processes)
                     return
             finally:
                 _stop(processes[-1])

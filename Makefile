@@ -31,11 +31,12 @@ test-cluster: $(READY) ## Run the whole chain on the Kubernetes with Knative tha
 	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG must name a cluster: see docs/deploy.md"; exit 2; }
 	$(BIN)/python -m pytest tests/cluster --cluster-table docs/cluster-results.md
 
-check: $(READY) ## Lint, types and the directions of imports
+check: $(READY) ## Lint, types, the directions of imports, and the manifests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m mlaas.testing.manifest_check eventing
 
 docs: $(READY) ## Write docs/reference from the contract and the settings
 	$(BIN)/python -m mlaas.reference docs/reference

@@ -34,6 +34,8 @@ __all__ = [
     "ModelVersion",
     "Neighbour",
     "OutputRef",
+    "ParameterSearch",
+    "ParameterSpace",
     "Prediction",
     "SearchRequest",
     "SearchResult",
@@ -367,6 +369,45 @@ class ModelTrain(Contract):
     )
 
 
+class ParameterSpace(Contract):
+    """What a parameter may be: a range with both ends, or one of `choices`."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = Field(False, description="Whether the range is searched by its logarithm, as is usual for learning rates.")
+    choices: list[bool | int | float | str] | None = Field(None, min_length=2, max_length=100)
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> ParameterSpace:
+        if (self.low is None) != (self.high is None) or (self.low is None) == (self.choices is None):
+            raise ValueError("give either `low` and `high`, or `choices`")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError("`low` must be less than `high`")
+        if self.log and (self.low is None or self.low <= 0):
+            raise ValueError("`log` is for a range above 0")
+        return self
+
+
+class ParameterSearch(Contract):
+    """Look for the values of settings that train best. Everything else of the request is the same for all trials, `seed` included."""
+
+    parameters: dict[Annotated[str, Field(max_length=100)], ParameterSpace] = Field(
+        min_length=1, max_length=32, description="Ranges or choices by the setting's name, such as `model_train.optimizer.init_lr`."
+    )
+    trials: int = Field(20, ge=1, le=500, description="Trainings at most.")
+    metric: str = Field(
+        "loss", min_length=1, max_length=100, description="The figure of the evaluation by which trials are compared, e.g. `macro_f1`."
+    )
+    direction: Literal["minimize", "maximize"] | None = Field(
+        None, description="`minimize` for `loss` and `perplexity`, else `maximize`, by default."
+    )
+    parallel: int = Field(1, ge=1, le=64, description="Trials at once, each in a process of its own with its share of the cores.")
+    prune: bool = Field(True, description="Whether a trial is ended at an epoch at which it is worse than the median of those before it.")
+    timeout_minutes: float | None = Field(
+        None, gt=0, le=100_000, description="Minutes after which the search ends with the best trial until then."
+    )
+
+
 class TrainDataset(Contract):
     """What to train on: CSV, TSV, JSONL or Parquet with named columns; CoNLL files of tagged words; SQuAD JSON."""
 
@@ -423,6 +464,7 @@ class TrainRequest(Contract):
     dataset: TrainDataset
     model_save: ModelSave
     index_after: list[IndexAfter] = Field(default_factory=list, max_length=16)
+    search: ParameterSearch | None = Field(None, description="Search for the best settings, and publish the model trained with them.")
 
     @model_validator(mode="after")
     def _objective(self) -> TrainRequest:

@@ -188,8 +188,10 @@ def task(one: Mapping[str, Any], as_json: bool) -> None:
     for large in ("confusion", "per_class"):
         if large in evaluation:
             evaluation[large] = "... (see --json)"
-    history = {name: value for name, value in one.get("history", {}).items() if name != "steps"}
+    history = {name: value for name, value in one.get("history", {}).items() if name not in ("steps", "trials")}
     console.print_json(json.dumps({**shown, "evaluation": evaluation, "history": history}, ensure_ascii=False))
+    if found := one.get("history", {}).get("trials"):
+        console.print(_trials(found))
 
 
 def entry(one: Mapping[str, Any], as_json: bool) -> None:
@@ -289,11 +291,31 @@ def links(found: Sequence[Link], as_json: bool) -> None:
         console.print(f"\n{link.name}\n{link.url}", markup=False, soft_wrap=True)
 
 
+def _trials(found: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each trial of a search: its last value where it has no final one."""
+    names = list(found[0]["parameters"])
+    table = _table("trial", "state", "value", "epochs", "seconds", *(name.removeprefix("model_train.") for name in names))
+    for one in found:
+        values = one["values"]
+        last = one.get("value", values[max(values, key=int)] if values else None)
+        state = f"{one['state']}: {one['error']['detail']}" if one.get("error") else one["state"]
+        chosen = (_figure(one["parameters"][name]) for name in names)
+        table.add_row(str(one["number"]), state, _figure(last), str(len(values)), f"{one['seconds']:.0f}", *chosen)
+    return table
+
+
+def _figure(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _phase(one: Mapping[str, Any]) -> str:
     progress = one.get("progress", {})
     words = [f"{one['capability']} {one['task_status']}", progress.get("phase", "")]
     if progress.get("of_bytes"):
         words.append(f"{filesize.decimal(progress['bytes'])} of {filesize.decimal(progress['of_bytes'])}")
+    if trials := progress.get("trials"):
+        words.append(f"{sum(trials.get(state, 0) for state in trials if state not in ('of', 'running'))} of {trials['of']} trials")
+        words.append(f"best {progress['best']['value']:.4g}" if progress.get("best") else "")
     if progress.get("loss") is not None:
         words.append(f"loss {progress['loss']:.3f}")
     if progress.get("rows_per_second"):

@@ -33,7 +33,7 @@ from .errors import InvalidRequest, MlaasError, Unavailable
 from .settings import Settings, current
 from .tasks import Cancelled, Run, Superseded, Tasks
 
-__all__ = ["Job", "Stopped", "exit_with", "main", "read_event", "uninterrupted", "workspace"]
+__all__ = ["Job", "Stopped", "exit_with", "heed_signals", "main", "read_event", "uninterrupted", "workspace"]
 
 HEARTBEAT_SECONDS = 5.0
 PROGRESS_EVENT_SECONDS = 2.0
@@ -130,9 +130,7 @@ def read_event(settings: Settings) -> CloudEvent:
 def main(work: Callable[[Job], dict[str, Any]]) -> int:
     """Do `work` for the event of this process and bring its task to a final state; the process' exit status."""
     logs.configure()
-    _signals.asked = False
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    heed_signals()
     held: list[Job] = []
     try:
         return _begin_and_run(work, held)
@@ -249,6 +247,13 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     first, _signals.asked = not _signals.asked, True
     if first and not _signals.held:  # a second signal must not disturb what the first one has set off
         raise Stopped
+
+
+def heed_signals() -> None:
+    """From now on SIGTERM and SIGINT raise Stopped in this process' main thread, once, and not within `uninterrupted`."""
+    _signals.asked = False
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +303,60 @@ def test_an_index_job_says_how_much_of_its_data_is_downloaded(
     assert run
     indexing.build(Watched(run, Tasks(shared()), home))
     assert {"phase": "download", "percent": 0.0, "bytes": 5_000_000, "of_bytes": 20_000_000} in told
+
+
+def alive(text: str) -> list[int]:
+    """The ids of processes whose command line holds `text`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_text()
+        except OSError:  # it has ended
+            continue
+        if text in command and "trial" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def waiting_for(seen: Callable[[], bool], seconds: float = 120.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not seen() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return seen()
+
+
+@pytest.mark.training
+def test_a_search_that_is_killed_leaves_no_process_behind_and_goes_on_without_repeating_a_trial(home: Settings, tmp_path: Path) -> None:
+    from mlaas.testing.tiny_checkpoints import write_checkpoint, write_rows
+
+    if not (home.artefacts / "checkpoints" / "bert").exists():
+        write_checkpoint(home.artefacts / "checkpoints" / "bert")
+    write_rows(home.artefacts / "rows.jsonl")
+    searched = {"parameters": {"model_train.optimizer.init_lr": {"choices": [3e-3, 1e-5]}}, "trials": 2, "metric": "accuracy"}
+    asked = TRAIN | {"search": searched, "model_save": {"path": "models/found"}, "model_train": {"epochs": 40, "batch_size": 4}}
+    task_id, folder = accepted("train", asked, tmp_path / "job")
+
+    def trials() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = Tasks(shared()).get(task_id)["history"].get("trials", [])
+        return found
+
+    process = start("mlaas.training.job", folder)
+    assert waiting_for(lambda: len(trials()) == 2 and bool(trials()[1]["values"]))
+    children = alive(str(home.home / "work"))
+    process.kill()
+    process.communicate(timeout=20)
+    first = trials()[0]
+    assert first["state"] == "complete"
+    assert children
+    assert waiting_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children), 20)
+    assert run("mlaas.training.job", folder) == 0
+    task = Tasks(shared()).get(task_id)
+    assert task["task_status"] == "succeeded", task.get("error")
+    assert trials()[0] == first
+    best = task["result"]["search"]
+    assert best["parameters"] == {"model_train.optimizer.init_lr": 3e-3}
+    assert best["value"] == task["evaluation"]["accuracy"] > 0.9
+    provenance = models.load(ModelRef(name="found")).model.bundle.provenance
+    assert provenance["search"]["parameters"] == best["parameters"]
+    assert provenance["request"]["model_train"]["optimizer"]["init_lr"] == 3e-3
+    assert not list((home.artefacts / "models" / "found").glob(".draft-*"))

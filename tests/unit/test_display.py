@@ -72,3 +72,29 @@ def test_a_running_task_shows_its_pace_in_words() -> None:
     running = {"task_id": "7" * 36, "task_status": "running", "capability": "train", "progress": progress}
     assert display._phase(running) == "train running train loss 0.500 rate 3.0e-05 1,234 tokens/s 1.2 GB 2.1 h left"
     assert display._phase(running | {"task_status": "succeeded", "progress": {"phase": "done"}}) == "train succeeded done"
+
+
+def test_a_search_says_how_many_trials_ended_and_shows_each_in_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [
+        {
+            "number": 1,
+            "state": "complete",
+            "parameters": {"model_train.lr": 0.00123456},
+            "values": {"1": 0.5, "2": 0.4},
+            "value": 0.4,
+            "seconds": 61.4,
+        },
+        {"number": 2, "state": "running", "parameters": {"model_train.lr": 0.1}, "values": {"9": 0.9, "10": 0.8}, "seconds": 0.0},
+        {"number": 3, "state": "failed", "parameters": {"model_train.lr": 1}, "values": {}, "error": {"detail": "why"}, "seconds": 2.0},
+    ]
+    progress = {"phase": "search", "trials": {"complete": 1, "failed": 1, "running": 1, "of": 9}, "best": {"value": 0.4}}
+    task = {"task_status": "running", "capability": "train", "progress": progress, "history": {"trials": trials}}
+    assert display._phase(task) == "train running search 2 of 9 trials best 0.4"
+    display.task(task, False)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[-4:]]
+    assert rows == [
+        ["trial", "state", "value", "epochs", "seconds", "lr"],
+        ["1", "complete", "0.4", "2", "61", "0.001235"],
+        ["2", "running", "0.8", "2", "0", "0.1"],
+        ["3", "failed:", "why", "-", "0", "2", "1"],
+    ]

@@ -314,3 +314,19 @@ def test_a_model_without_a_neural_network_has_a_card_too_but_no_variants(table: 
     asked["model_save"]["variants"] = ["int8"]
     with pytest.raises(InvalidRequest, match="no smaller variants"):
         check_architecture(parse(TrainRequest, asked))
+
+
+def test_the_card_of_a_search_says_how_the_settings_were_found(outcome: Outcome) -> None:
+    name = "model_train.optimizer.init_lr"
+    trials = [
+        {"number": number, "state": state, "parameters": {name: number / 100}, "value": value}
+        for number, state, value in [(1, "complete", 0.5), (2, "complete", 0.75), (3, "pruned", None), (4, "complete", 0.75)]
+    ]
+    search = {"trial": 2, "parameters": {name: 0.02}, "metric": "accuracy", "value": 0.75, "direction": "maximize"}
+    found = dataclasses.replace(
+        outcome, history={**outcome.history, "trials": trials}, search={**search, "trials": {"complete": 3, "pruned": 1}}
+    )
+    section = describe(found, ModelSave(path="models/birds"), LINEAGE).markdown.split("## Search\n")[1].split("\n## ")[0]
+    assert "trial 2 of a search for the greatest `accuracy`; its trials: 3 complete, 1 pruned." in section
+    assert [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| ")] == ["| trial", "| 2", "| 4", "| 1"]
+    assert "## Search" not in describe(outcome, ModelSave(path="models/birds"), LINEAGE).markdown

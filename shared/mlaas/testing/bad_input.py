@@ -181,6 +181,13 @@ CASES: tuple[Case, ...] = (
     _json(
         "a negative learning rate", "train", {**TRAIN, "model_train": {"optimizer": {"init_lr": -1}}}, 422, "model_train.optimizer.init_lr"
     ),
+    _json(
+        "a search of a setting that cannot be searched",
+        "train",
+        {**TRAIN, "search": {"parameters": {"model_train.sed": {"low": 1, "high": 9}}}},
+        422,
+        "search.parameters.model_train.sed",
+    ),
     _json("a data set that is not there", "train", {**TRAIN, "dataset": {"path": "absent.csv"}}, 404, "dataset.path"),
     _json(
         "a data set on the hub",

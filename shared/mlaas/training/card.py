@@ -82,6 +82,7 @@ def _figures(outcome: Outcome, save: ModelSave, lineage: Lineage) -> dict[str, A
         "data": {"split": (request.get("dataset") or {}).get("train_test_split"), **outcome.dataset} if outcome.dataset else {},
         "settings": request.get("model_train") or {},
         "training": {**(made.get("training") or {}), **({"stopped": outcome.stopped} if outcome.stopped else {})},
+        "search": outcome.search or {},
         "metrics": _metrics(outcome.evaluation),
         "parity": outcome.evaluation.get("parity") or made.get("parity") or bundle.provenance.get("parity") or {},
         "variants": list(outcome.variants),

@@ -13,6 +13,7 @@ from .card_uses import intended_use, limits
 __all__ = ["Details", "render"]
 
 ROWS = 60  # of a table of classes or epochs
+TRIALS = 10  # of a search that are shown, the best ones
 SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$])")
 TASKS = {"masked-lm": "fill-mask", "causal-lm": "text-generation", "sentence-embedding": "sentence-similarity",
          "no-objective": "feature-extraction", "next-sentence-prediction": "text-classification"}  # fmt: skip
@@ -38,6 +39,7 @@ def render(figures: Mapping[str, Any], details: Details) -> str:
         "Metrics": _metrics(figures, details),
         "Data": _data(figures),
         "Training": _training(figures, details),
+        "Search": _search(figures["search"], details.history.get("trials") or ()),
         "ONNX variants": _variants(figures),
         "Limits": [f"- {_plain(one)}" for one in limits(figures, details.classes)],
         "Licence": [_licence(figures["licence"])],
@@ -115,6 +117,26 @@ def _training(figures: Mapping[str, Any], details: Details) -> Iterator[str]:
     yield from _picture("pictures/loss.svg", details)
 
 
+def _search(found: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How the settings were found: the best trials, and how many there were."""
+    if not found:
+        return
+    counted = ", ".join(f"{count} {state}" for state, count in found["trials"].items())
+    least = {"minimize": "least", "maximize": "greatest"}[found["direction"]]
+    yield f"The settings are those of trial {found['trial']} of a search for the {least} `{found['metric']}`; its trials: {counted}."
+    sign = 1 if found["direction"] == "minimize" else -1
+    complete = sorted((one for one in trials if one["state"] == "complete"), key=lambda one: (sign * one["value"], one["number"]))
+    names = list(found["parameters"])
+    rows = [
+        (str(one["number"]), _number(one["value"]), *(_setting(one["parameters"][name]) for name in names)) for one in complete[:TRIALS]
+    ]
+    yield from ("", *_table(("trial", found["metric"], *names), rows))
+
+
+def _setting(value: Any) -> str:
+    return _number(value) if isinstance(value, int | float) else str(value)
+
+
 def _variants(figures: Mapping[str, Any]) -> Iterator[str]:
     measured, parity = figures["variants"], figures["parity"]
     if measured:
@@ -172,7 +194,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             found += _flat(value, f"{prefix}{name}.")
         elif value is not None:
-            found.append((prefix + name, _number(value) if isinstance(value, int | float) else str(value)))
+            found.append((prefix + name, _setting(value)))
     return found
 
 

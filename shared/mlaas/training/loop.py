@@ -20,6 +20,7 @@ from .optimization import Compute
 from .progress import Meter
 from .snapshot import Tensors, load_weights, trained
 from .steps import Stepper, grouped
+from .watch import Watch
 
 __all__ = ["Fitted", "fit", "measure"]
 
@@ -45,19 +46,23 @@ class Position:
     recent: list[float] = field(default_factory=list)  # losses since the last point of the curve
 
 
-def fit(task: Task, settings: ModelTrain, meter: Meter, compute: Compute, drafts: Drafts | None = None) -> Fitted:
+def fit(
+    task: Task, settings: ModelTrain, meter: Meter, compute: Compute, drafts: Drafts | None = None, watch: Watch | None = None
+) -> Fitted:
     """Train `task.model` in place; `meter.history` gets figures per epoch and per some steps.
 
     With `drafts` the run goes on where its last checkpoint was, and ends as if it had never been killed. Raises InvalidRequest
-    if the loss is no longer a number.
+    if the loss is no longer a number. `watch` is told each evaluation, and may end the run.
     """
     task.model.to(compute.where)
-    return _Run(task, settings, meter, compute, drafts).run()
+    return _Run(task, settings, meter, compute, drafts, watch).run()
 
 
 class _Run:
-    def __init__(self, task: Task, settings: ModelTrain, meter: Meter, compute: Compute, drafts: Drafts | None) -> None:
-        self.task, self.settings, self.meter, self.compute = task, settings, meter, compute
+    def __init__(
+        self, task: Task, settings: ModelTrain, meter: Meter, compute: Compute, drafts: Drafts | None, watch: Watch | None
+    ) -> None:
+        self.task, self.settings, self.meter, self.compute, self.watch = task, settings, meter, compute, watch
         self.per_epoch = -(-task.steps_per_epoch // settings.gradient_accumulation)
         meter.steps, meter.steps_per_epoch = settings.epochs * self.per_epoch, self.per_epoch
         meter.history.update(loss=[], accuracy=[], validation_loss=[], steps=[])
@@ -123,7 +128,10 @@ class _Run:
         history["loss"].append(round(self.position.loss / self.position.done, 6))
         history["accuracy"].append(round(tally.accuracy, 6))
         history["validation_loss"].append(round(tally.loss, 6))
-        best = self.judge.active and self.judge.judge(self.task.evaluation(tally), self.meter.step)
+        figures = self.task.evaluation(tally) if self.judge.active or self.watch else {}
+        best = self.judge.active and self.judge.judge(figures, self.meter.step)
+        if self.watch:
+            self.watch.evaluated(self.position.epoch + 1, figures)
         if best or not self.judge.keeps_best:
             self.tally = tally
         if best and self.judge.keeps_best:

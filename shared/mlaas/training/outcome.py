@@ -21,3 +21,4 @@ class Outcome:
     provenance: dict[str, Any]
     variants: tuple[dict[str, Any], ...] = ()
     stopped: str | None = None
+    search: dict[str, Any] | None = None  # how it was found, where it was searched for

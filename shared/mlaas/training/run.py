@@ -32,6 +32,7 @@ from .quiet import quiet
 from .staging import staged
 from .starting_point import Sources, max_length, starting_point
 from .supported import check, check_columns, check_metric, check_scratch
+from .watch import Watch
 
 __all__ = ["Outcome", "Report", "Sources", "train"]
 
@@ -39,14 +40,20 @@ LOOKED_AT = 8  # batches of held-out rows, longest first, whose length stands fo
 
 
 def train(
-    request: TrainRequest, sources: Sources, out: Path, report: Callable[[Report], None], drafts: Callable[[str], Drafts] | None = None
+    request: TrainRequest,
+    sources: Sources,
+    out: Path,
+    report: Callable[[Report], None],
+    drafts: Callable[[str], Drafts] | None = None,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Train as `request` says and leave a bundle in the folder `out`, which is new or empty.
 
     The same on one machine for the same seed. `drafts` gives the place of the checkpoints for a fingerprint of what they
-    depend on: with it a run goes on where one that was killed had its last checkpoint. `stopped` of the outcome says why a
-    run ended before its last epoch. An exception from `report` cancels: it passes through, and nothing is left in
-    `out`. Raises InvalidRequest for data or settings that cannot work, ParityError if the export is not faithful.
+    depend on: with it a run goes on where one that was killed had its last checkpoint. `watch` looks on, and may end the run.
+    `stopped` of the outcome says why a run ended before its last epoch. An exception from `report` or `watch` cancels: it
+    passes through, and nothing is left in `out`. Raises InvalidRequest for data or settings that cannot work, ParityError
+    if the export is not faithful.
     """
     check(str(request.model.objective))
     check_columns(request)
@@ -65,10 +72,13 @@ def train(
         adapter = _fitted_out(task, request.model_train)
         _check_memory(task, request, computing, meter)
         kept = drafts(fingerprint(request, checkpoint, sources)) if drafts else None
-        fitted = fit(task, request.model_train, meter, computing, kept)
+        fitted = fit(task, request.model_train, meter, computing, kept, watch)
+        if watch:
+            watch.fitted(task.evaluation(fitted.tally))
         _plain_again(task.model, request.model_train)
         size = {"parameters": sum(parameter.numel() for parameter in task.model.parameters())}
         made = {**_provenance(request, checkpoint), "training": {**size, **_how(computing, meter, fitted), **adapter, **task.notes}}
+        made |= {"search": dict(watch.provenance)} if watch else {}
         with staged(out) as folder:
             evaluation, measured = _publishable(task, fitted, request, checkpoint, longest, made, folder, meter)
     return Outcome(

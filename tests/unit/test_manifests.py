@@ -196,3 +196,49 @@ def test_the_check_fails_for_a_file_that_is_wrong_and_says_which(tmp_path, monke
     monkeypatch.setenv("PATH", str(tmp_path))  # no kubectl there
     assert main([str(tmp_path / "eventing")]) == 1
     assert "classify.trigger.yaml: Trigger classify: spec" in capsys.readouterr().err
+
+
+def of(component, kind):
+    if not shutil.which("kubectl"):
+        pytest.skip("kubectl, which renders overlays, is not installed")
+    return {one["metadata"]["name"]: one for one in rendered(EVENTING / "components" / component) if one["kind"] == kind}
+
+
+def test_with_gpus_each_pod_that_holds_a_model_has_one_and_no_other_has():
+    pods = {name: pod(one)["containers"][0] for kind in ("Service", "JobSink") for name, one in of("gpu", kind).items() if name != "train"}
+    pods |= {"train job": pod(of("gpu", "JobSink")["train"])["containers"][0], "train": pod(of("gpu", "Service")["train"])["containers"][0]}
+    having = {name for name, one in pods.items() if "nvidia.com/gpu" in one["resources"]["limits"]}
+    assert having == {"answer", "classify", "embed", "fill-mask", "generate", "ner", "search", "batch", "index", "train job"}
+    for name in having - {"batch", "index", "train job"}:
+        one = of("gpu", "Service")[name]
+        assert {"name": "MLAAS_THREADS", "value": str(one["spec"]["template"]["spec"]["containerConcurrency"])} in pods[name]["env"]
+        assert pods[name]["image"] == "mlaas-serve-gpu"
+
+
+def test_with_kueue_each_job_waits_in_the_queue_that_there_is():
+    (queue,) = of("kueue", "LocalQueue")
+    for one in of("kueue", "JobSink").values():
+        assert one["spec"]["job"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == queue
+
+
+def test_a_canary_moves_the_traffic_of_every_function_step_by_step():
+    for one in of("canary", "Service").values():
+        assert one["metadata"]["annotations"]["serving.knative.dev/rollout-duration"] == "300s"
+        assert one["spec"]["traffic"] == [{"latestRevision": True, "percent": 100, "tag": "latest"}]
+
+
+def test_with_auth_no_function_can_be_reached_from_outside():
+    assert {one["metadata"]["labels"]["networking.knative.dev/visibility"] for one in of("auth", "Service").values()} == {"cluster-local"}
+
+
+def test_an_alert_asks_for_metrics_that_there_are():
+    shown = (ROOT / "docs" / "reference" / "metrics.md").read_text() + (ROOT / "docs" / "kafka.md").read_text()
+    rules = yaml.safe_load((EVENTING / "components" / "prometheus" / "mlaas.prometheusrule.yaml").read_text())
+    asked = {name for group in rules["spec"]["groups"] for rule in group["rules"] for name in re.findall(r"mlaas_\w+", rule["expr"])}
+    assert asked
+    assert {name.removesuffix("_count") for name in asked} <= set(re.findall(r"mlaas_\w+", shown))
+
+
+def test_the_production_overlay_offers_every_component():
+    offered = (EVENTING / "overlays" / "production" / "kustomization.yaml").read_text()
+    assert [one.name for one in components(EVENTING) if f"#  - ../../components/{one.name}\n" not in offered] == []

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .cluster import unusable
 
 __all__ = ["components", "files", "main", "overlays", "problems", "rendered"]
 
+_NOT_HERE = ("no matches for kind", "feature not enabled")  # what a cluster lacks is no fault of the manifest
 _SCHEMAS = Path(__file__).parents[3] / "eventing" / "schemas"
 
 
@@ -80,21 +82,23 @@ def files(eventing: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield from ((file, one) for one in yaml.safe_load_all(file.read_text()) if one)
 
 
-def _dry_run(resources: list[dict[str, Any]]) -> tuple[list[str], set[str]]:
-    """What the API server refuses, and the kinds that it does not have. In `default`, since the namespace need not be there."""
-    refused, absent = list[str](), set[str]()
-    for one in resources:
-        one = {**one, "metadata": {**one["metadata"], "namespace": "default"}}
-        command = ["kubectl", "apply", "--dry-run=server", "--validate=strict", "-f", "-"]
-        done = subprocess.run(command, input=json.dumps(one), capture_output=True, text=True, check=False)  # noqa: S603
-        if "no matches for kind" in done.stderr:
-            absent.add(f"{one['kind']} of {one['apiVersion']}")
-        elif done.returncode:
-            refused.append(f"{one['kind']} {one['metadata']['name']}: {done.stderr.strip()[-500:]}")
-    return refused, absent
+@dataclass
+class _Server:
+    """What an API server says to a dry run; each resource is asked about once, however many overlays have it."""
+
+    said: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, resource: Mapping[str, Any]) -> str:
+        """Nothing, or why it is refused. In `default`, since the namespace need not be there."""
+        text = json.dumps({**resource, "metadata": {**resource["metadata"], "namespace": "default"}}, sort_keys=True)
+        if text not in self.said:
+            command = ["kubectl", "apply", "--dry-run=server", "--validate=strict", "-f", "-"]
+            done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)  # noqa: S603
+            self.said[text] = done.stderr.strip()[-500:] if done.returncode else ""
+        return self.said[text]
 
 
-def _check(eventing: Path, ask: bool) -> Iterator[str]:
+def _check(eventing: Path, server: _Server | None) -> Iterator[str]:
     """Each problem; a line for each folder is printed meanwhile."""
     for folder in (*overlays(eventing), *components(eventing)):
         try:
@@ -102,11 +106,15 @@ def _check(eventing: Path, ask: bool) -> Iterator[str]:
         except ValueError as error:
             yield f"{folder}: {error}"
             continue
-        found = [one for resource in resources for one in problems(resource)]
-        refused, absent = _dry_run(resources) if ask else ([], set())
-        yield from (f"{folder}: {one}" for one in (*found, *refused))
-        asked = f", {len(resources) - len(refused)} asked for; not on this cluster: {', '.join(sorted(absent)) or 'nothing'}" if ask else ""
-        print(f"{folder}: {len(resources)} resources{asked}")
+        yield from (f"{folder}: {one}" for resource in resources for one in problems(resource))
+        absent = set[str]()
+        for one in resources if server else ():
+            if (said := server.ask(one) if server else "") and any(reason in said for reason in _NOT_HERE):
+                absent.add(f"{one['kind']} of {one['apiVersion']}")
+            elif said:
+                yield f"{folder}: {one['kind']} {one['metadata']['name']}: {said}"
+        not_here = f"; not on this cluster: {', '.join(sorted(absent))}" if absent else ""
+        print(f"{folder}: {len(resources)} resources{not_here}")
 
 
 def main(arguments: list[str]) -> int:
@@ -114,7 +122,7 @@ def main(arguments: list[str]) -> int:
     eventing = Path(arguments[0])
     if shutil.which("kubectl"):
         reason = unusable(os.environ.get("KUBECONFIG"))
-        found = list(_check(eventing, ask=reason is None))
+        found = list(_check(eventing, None if reason else _Server()))
         print(f"no API server was asked: {reason}" if reason else "the API server was asked")
     else:
         each = list(files(eventing))

@@ -408,6 +408,19 @@ class ParameterSearch(Contract):
     )
 
 
+class Typos(Contract):
+    """Typing errors: letters that are swapped, missing, doubled, or those of a key beside. Figures, acronyms and short words stay."""
+
+    probability: float = Field(0.1, gt=0, le=1, description="Of each word of a text to get one slip.")
+    per_text: float = Field(1.0, gt=0, le=1, description="Of each text to be touched at all.")
+
+
+class Augment(Contract):
+    """What is done to the training rows anew in each epoch, never to the held-out ones."""
+
+    typos: Typos = Typos()
+
+
 class TrainDataset(Contract):
     """What to train on: CSV, TSV, JSONL or Parquet with named columns; CoNLL files of tagged words; SQuAD JSON."""
 
@@ -424,6 +437,14 @@ class TrainDataset(Contract):
     question_column: Column = Field("question", description="question-answering.")
     context_column: Column = Field("context", description="question-answering: the text that holds the answer.")
     answers_column: Column = Field("answers", description="question-answering: `{text: [...], answer_start: [...]}`, as SQuAD has it.")
+    augment: Augment | None = Field(None, description="text-classification: typing errors in the training rows, other ones in each epoch.")
+    misspelt_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="text-classification: evaluate also on the held-out rows with a slip in this share of their words, at least one in "
+        "each; with `augment` its `probability` by default.",
+    )
 
 
 class ModelSave(Contract):

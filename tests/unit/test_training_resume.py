@@ -90,13 +90,13 @@ class Everything(Drafts):
         return self
 
 
-def asking(objective: str = "text-classification", **model_train: Any) -> TrainRequest:
+def asking(objective: str = "text-classification", augment: Any = None, **model_train: Any) -> TrainRequest:
     return parse(
         TrainRequest,
         {
             "model": {"path": "tiny", "objective": objective},
             "model_train": {"epochs": 3, "batch_size": 8, "optimizer": {"init_lr": 3e-3}, "checkpoint_minutes": 1e-9, **model_train},
-            "dataset": {"path": "rows.jsonl", "train_test_split": 0.2},
+            "dataset": {"path": "rows.jsonl", "train_test_split": 0.2, "augment": augment},
             "model_save": {"path": "trained"},
         },
     )
@@ -125,6 +125,7 @@ def quietly(report: Report) -> None: ...
         ("text-classification", 17, {"gradient_accumulation": 2, "epochs": 5}),
         ("text-classification", 20, {"keep": "best"}),
         ("text-classification", 9, {"lora": {"rank": 2, "dropout": 0.1}}),
+        ("text-classification", 17, {"augment": {"typos": {"probability": 0.4}}}),
         ("text-classification", 36, {}),  # after the last evaluation
         ("masked-lm", 18, {}),
     ],

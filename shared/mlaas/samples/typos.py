@@ -85,7 +85,9 @@ def _private_copy(name: str) -> ModuleType:
         spec = None
     if spec is None or spec.loader is None:
         raise NotFound(
-            "the library `typo` is not installed", field="typo_rate", remedy='pip install "mlaas[samples]", or ask for no typing errors.'
+            "the library `typo` is not installed",
+            field="typo_rate",
+            remedy='pip install "mlaas[train]" or "mlaas[samples]", or ask for no typing errors.',
         )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

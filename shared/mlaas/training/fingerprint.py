@@ -31,7 +31,7 @@ def fingerprint(request: TrainRequest, checkpoint: Checkpoint, sources: Sources)
         "model": checkpoint.digest,
         "tokenizer": hashlib.sha256(checkpoint.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "data": content_digest(sources.table),
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "libraries": {name: importlib.metadata.version(name) for name in (*LIBRARIES, *(("typo",) if request.dataset.augment else ()))},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

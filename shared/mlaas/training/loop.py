@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Literal
@@ -170,12 +170,12 @@ class _Run:
             next(iter(self.task.batches(epoch)), None)
 
 
-def measure(task: Task, meter: Meter, compute: Compute) -> Tally:
-    """Predict all held-out batches with `task.model`, and add them up."""
+def measure(task: Task, meter: Meter, compute: Compute, batches: Iterable[Batch] | None = None) -> Tally:
+    """Predict `batches`, all held-out ones by default, with `task.model`, and add them up."""
     task.model.eval()
     tally = task.tally()
     with torch.inference_mode():
-        for batch in task.held_out():
+        for batch in task.held_out() if batches is None else batches:
             there = batch.to(compute.where)
             with compute.autocast():
                 scored = task.score(there)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 
@@ -15,7 +15,7 @@ from .batches import Batch
 from .checkpoints import Checkpoint
 from .supported import SUPPORTED, check
 
-__all__ = ["Preparation", "Scored", "Tally", "Task", "prepare"]
+__all__ = ["EvaluatedTwice", "Preparation", "Scored", "Tally", "Task", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,19 @@ class Task(Protocol):
 
     def evaluation(self, tally: Any) -> dict[str, Any]:
         """The figures of this objective, JSON serialisable."""
+
+
+@runtime_checkable
+class EvaluatedTwice(Protocol):
+    """A task that may be evaluated on rows of another kind as well, when the run has ended."""
+
+    has_second: bool
+
+    def second(self) -> Iterator[Batch]:
+        """The batches of that evaluation."""
+
+    def second_evaluation(self, tally: Any) -> dict[str, Any]:
+        """Its figures, to be added to those of the first one: JSON serialisable, under a name of their own."""
 
 
 def prepare(preparation: Preparation) -> Task:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from .. import bundles
 from ..contracts import TrainRequest
 from ..ngrams import MODEL_TYPE, NgramTokenizer, ngrams
+from .misspelling import copies, describe, misspelt
 from .outcome import Outcome
 from .pipeline_export import compare, write_graph
 from .progress import Meter, Report
@@ -61,14 +62,18 @@ def train(request: TrainRequest, table: Path, out: Path, report: Callable[[Repor
     read = read_rows(table, request.dataset, labelled=True)
     labels = check_labels(read.rows)
     sides = split(read.rows, request.dataset.train_test_split, request.model_train.seed)
-    tokenizer = _vocabulary([read.rows[index].text for index in sides[0]], meter)
-    fitted, held_out = ([read.rows[index] for index in side] for side in sides)
+    given, held_out = ([read.rows[index] for index in side] for side in sides)
+    fitted = [*given, *copies(given, request)]
+    tokenizer = _vocabulary([row.text for row in fitted], meter)
     training, test = (_side(rows, labels, tokenizer, meter) for rows in (fitted, held_out))
     transform, classifier = _steps(str(request.model.architecture), request.model_train.seed, training)
     _fit(classifier, _features(transform, training.counts), training.classes, _features(transform, test.counts), test.classes, meter)
     probabilities = classifier.predict_proba(_features(transform, test.counts))
-    matrix = confusion(test.classes, probabilities.argmax(axis=1), len(labels))
-    evaluation = {"loss": _loss(probabilities, test.classes), **classification_figures(matrix, labels, unnamed=UNNAMED)}
+    evaluation = _evaluation(probabilities, test.classes, labels)
+    if wrong := misspelt(held_out, request):
+        there = _side(wrong, labels, tokenizer, meter)
+        figures = _evaluation(classifier.predict_proba(_features(transform, there.counts)), there.classes, labels)
+        evaluation |= describe(figures, request, held_out, wrong)
     made = _provenance(request, meter, tokenizer)
     with staged(out) as folder:
         meter.phase("export")
@@ -83,7 +88,7 @@ def train(request: TrainRequest, table: Path, out: Path, report: Callable[[Repor
         bundles.write_manifest(
             folder, objective=str(request.model.objective), labels=labels, max_length=MAX_LENGTH, provenance={**made, "parity": parity}
         )
-    dataset = {"samples_train": len(fitted), "samples_test": len(held_out), "tokens": int(training.counts.expm1().sum().round())}
+    dataset = {"samples_train": len(given), "samples_test": len(held_out), "tokens": int(training.counts.expm1().sum().round())}
     dropped = {name: getattr(read, name) for name in ("dropped_empty", "dropped_unlabelled", "dropped_duplicates")}
     return Outcome(
         bundle=bundles.open_bundle(out),
@@ -93,6 +98,11 @@ def train(request: TrainRequest, table: Path, out: Path, report: Callable[[Repor
         variants=variants,
         dataset={**dataset, **dropped, "classes": len(labels), "features": len(tokenizer.vocabulary)},
     )
+
+
+def _evaluation(probabilities: NDArray[np.float64], classes: NDArray[np.int64], labels: Sequence[str]) -> dict[str, Any]:
+    matrix = confusion(classes, probabilities.argmax(axis=1), len(labels))
+    return {"loss": _loss(probabilities, classes), **classification_figures(matrix, labels, unnamed=UNNAMED)}
 
 
 def _variant(graph: Path, texts: int, seconds: float, evaluation: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from .drafts import Drafts
 from .export import check_exportable, created_by, serving, write_graph, write_manifest
 from .fingerprint import fingerprint
 from .licence import licence_of
-from .loop import Fitted, fit
+from .loop import Fitted, fit, measure
 from .memory import in_use
-from .objectives import Preparation, Task, prepare
+from .objectives import EvaluatedTwice, Preparation, Task, prepare
 from .optimization import Compute, compute, device
 from .outcome import Outcome
 from .parity import compare, sample
@@ -31,7 +31,7 @@ from .progress import Meter, Report
 from .quiet import quiet
 from .staging import staged
 from .starting_point import Sources, max_length, starting_point
-from .supported import check, check_columns, check_metric, check_scratch
+from .supported import check, check_columns, check_metric, check_misspelling, check_scratch
 from .watch import Watch
 
 __all__ = ["Outcome", "Report", "Sources", "train"]
@@ -58,6 +58,7 @@ def train(
     check(str(request.model.objective))
     check_columns(request)
     check_metric(request)
+    check_misspelling(request)
     check_scratch(request)
     meter = Meter(report=report)
     where = device()
@@ -75,6 +76,7 @@ def train(
         fitted = fit(task, request.model_train, meter, computing, kept, watch)
         if watch:
             watch.fitted(task.evaluation(fitted.tally))
+        further = _further(task, meter, computing)
         _plain_again(task.model, request.model_train)
         size = {"parameters": sum(parameter.numel() for parameter in task.model.parameters())}
         made = {**_provenance(request, checkpoint), "training": {**size, **_how(computing, meter, fitted), **adapter, **task.notes}}
@@ -84,7 +86,7 @@ def train(
     return Outcome(
         bundle=open_bundle(out),
         history=meter.history,
-        evaluation=evaluation,
+        evaluation={**evaluation, **further},
         stopped=fitted.stopped,
         provenance=made,
         variants=measured,
@@ -113,6 +115,14 @@ def _publishable(
     write_manifest(folder, serving(objective, task.labels, max_length), {**made, "parity": parity})
     meter.tick()
     return {**task.evaluation(fitted.tally), "parity": parity}, tuple(measured)
+
+
+def _further(task: Task, meter: Meter, computing: Compute) -> dict[str, Any]:
+    """Figures of the trained weights on a second set of rows, where the task has one."""
+    if not isinstance(task, EvaluatedTwice) or not task.has_second:
+        return {}
+    meter.phase("evaluate")
+    return task.second_evaluation(measure(task, meter, computing, task.second()))
 
 
 def _fitted_out(task: Task, settings: ModelTrain) -> dict[str, Any]:

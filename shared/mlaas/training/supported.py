@@ -5,7 +5,17 @@ from __future__ import annotations
 from ..contracts import TrainRequest
 from ..errors import InvalidRequest
 
-__all__ = ["FIGURES", "SCRATCH", "SUPPORTED", "check", "check_architecture", "check_columns", "check_metric", "check_scratch"]
+__all__ = [
+    "FIGURES",
+    "SCRATCH",
+    "SUPPORTED",
+    "check",
+    "check_architecture",
+    "check_columns",
+    "check_metric",
+    "check_misspelling",
+    "check_scratch",
+]
 
 # Objective -> the module whose `prepare(Preparation) -> Task` trains for it.
 SUPPORTED = {
@@ -89,6 +99,17 @@ def check_metric(request: TrainRequest) -> None:
             f"the evaluation of `{request.model.objective}` has no figure `{stopping.metric}`",
             field="model_train.early_stopping.metric",
             remedy=f"Use one of: {', '.join(('loss', 'accuracy', *known))}.",
+        )
+
+
+def check_misspelling(request: TrainRequest) -> None:
+    """Raise InvalidRequest for typing errors where what is learnt hangs on the letters or on their places."""
+    asked = next((name for name in ("augment", "misspelt_rate") if getattr(request.dataset, name) is not None), None)
+    if asked and request.model.objective != "text-classification":
+        raise InvalidRequest(
+            f"typing errors are made for text-classification, not for `{request.model.objective}`",
+            field=f"dataset.{asked}",
+            remedy="Leave it out.",
         )
 
 

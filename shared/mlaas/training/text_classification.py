@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from .batches import Batch, Collator, by_length, collator, encoded
+from .batches import Batch, Collator, by_length, collator
 from .checkpoints import load_model
 from .confusion import ConfusionTally
+from .labelled import Labelled, encoder, labelled
+from .misspelling import Misspeller, describe, misspelt
 from .objectives import Preparation, Scored
 from .rows import Row, check_labels, read_rows, split
 from .sampling import ClassSampler, grouped_batches
@@ -23,19 +25,6 @@ __all__ = ["TEMPER", "prepare"]
 TEMPER = 0.5  # see sampling.quotas
 UNNAMED = "[NoSite]"  # the label of a text that names no structure: accuracy is also given without it
 EVALUATION_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Token ids of each text, and its class."""
-
-    ids: list[list[int]]
-    classes: list[int]
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each text."""
-        return [len(row) for row in self.ids]
 
 
 @dataclass(kw_only=True)
@@ -51,6 +40,9 @@ class Classification:
     batch_size: int
     seed: int
     dropped: dict[str, int]
+    misspeller: Misspeller | None = None
+    wrong: Labelled | None = None  # the held-out rows with typing errors
+    describe: Callable[[dict[str, Any]], dict[str, Any]] = lambda figures: figures
     sampler: ClassSampler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,13 +78,30 @@ class Classification:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Tempered by class, grouped by length, shuffled by the seed."""
         draw = np.random.default_rng([self.seed, 3, epoch])
-        for indices in grouped_batches(self.sampler.epoch(), self.train.lengths, self.batch_size, draw):
-            yield self._batch(self.train, indices.tolist())
+        grouped = [each.tolist() for each in grouped_batches(self.sampler.epoch(), self.train.lengths, self.batch_size, draw)]
+        if self.misspeller is None:
+            yield from (self._batch(self.train, indices) for indices in grouped)
+            return
+        for indices, ids in zip(grouped, self.misspeller.batches(epoch, grouped), strict=True):
+            yield self.collate(ids, self._targets(self.train, indices))
 
     def held_out(self) -> Iterator[Batch]:
         """The held-out rows, longest first."""
-        for indices in by_length(self.test.lengths, EVALUATION_BATCH):
-            yield self._batch(self.test, indices)
+        yield from self._in_order(self.test)
+
+    @property
+    def has_second(self) -> bool:
+        """Whether the held-out rows are to be looked at with typing errors as well."""
+        return self.wrong is not None
+
+    def second(self) -> Iterator[Batch]:
+        """The misspelt held-out rows, longest first."""
+        assert self.wrong is not None
+        yield from self._in_order(self.wrong)
+
+    def second_evaluation(self, tally: ConfusionTally) -> dict[str, Any]:
+        """The figures of the misspelt rows, without their confusion matrix."""
+        return self.describe(self.evaluation(tally))
 
     def score(self, batch: Batch) -> Scored:
         """Logits [rows, classes]."""
@@ -106,8 +115,15 @@ class Classification:
         """Loss, accuracy, macro F1, figures per class and the confusion matrix."""
         return {"loss": tally.loss, **classification_figures(tally.matrix, self.labels, unnamed=UNNAMED)}
 
+    def _in_order(self, rows: Labelled) -> Iterator[Batch]:
+        for indices in by_length(rows.lengths, EVALUATION_BATCH):
+            yield self._batch(rows, indices)
+
     def _batch(self, rows: Labelled, indices: list[int]) -> Batch:
-        return self.collate([rows.ids[index] for index in indices], torch.tensor([rows.classes[index] for index in indices]))
+        return self.collate([rows.ids[index] for index in indices], self._targets(rows, indices))
+
+    def _targets(self, rows: Labelled, indices: list[int]) -> torch.Tensor:
+        return torch.tensor([rows.classes[index] for index in indices])
 
 
 def prepare(preparation: Preparation) -> Classification:
@@ -116,9 +132,8 @@ def prepare(preparation: Preparation) -> Classification:
     read = read_rows(preparation.table, request.dataset, labelled=True)
     labels = check_labels(read.rows)
     train, test = split(read.rows, request.dataset.train_test_split, request.model_train.seed)
-
-    def side(indices: list[int]) -> Labelled:
-        return _labelled([read.rows[index] for index in indices], labels, preparation)
+    fitted, held_out = ([read.rows[index] for index in side] for side in (train, test))
+    trained, wrong = labelled(fitted, labels, preparation), misspelt(held_out, request)
 
     loaded = load_model(
         AutoModelForSequenceClassification,
@@ -132,8 +147,11 @@ def prepare(preparation: Preparation) -> Classification:
         model=loaded.model,
         fresh=loaded.fresh,
         labels=labels,
-        train=side(train),
-        test=side(test),
+        train=trained,
+        test=labelled(held_out, labels, preparation),
+        misspeller=_misspeller(fitted, trained, preparation),
+        wrong=labelled(wrong, labels, preparation) if wrong else None,
+        describe=lambda figures: describe(figures, request, held_out, wrong),
         collate=collator(checkpoint.config, checkpoint.tokenizer),
         batch_size=request.model_train.batch_size,
         seed=request.model_train.seed,
@@ -145,10 +163,9 @@ def prepare(preparation: Preparation) -> Classification:
     )
 
 
-def _labelled(rows: list[Row], labels: tuple[str, ...], preparation: Preparation) -> Labelled:
-    number = {label: index for index, label in enumerate(labels)}
-    ids: list[list[int]] = []
-    for encoding in encoded(preparation.checkpoint.tokenizer, [row.text for row in rows], preparation.max_length):
-        ids.append(list(encoding.ids))
-        preparation.tick()
-    return Labelled(ids, [number[row.label] for row in rows])
+def _misspeller(rows: Sequence[Row], trained: Labelled, preparation: Preparation) -> Misspeller | None:
+    augment, seed = preparation.request.dataset.augment, preparation.request.model_train.seed
+    if augment is None:
+        return None
+    texts = [row.text for row in rows]
+    return Misspeller(typos=augment.typos, seed=seed, texts=texts, ids=trained.ids, encode=encoder(preparation))

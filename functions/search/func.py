@@ -9,9 +9,10 @@ def answer(request: SearchRequest) -> SearchResult:
     index = models.load_store(request.dataset)
     loaded = models.load(request.model or index.model, request.tokenizer)
     index.store.require_model(loaded.version.digest)
-    vectors, truncated = embedder.embed(loaded.model, request.search_input.input_text)
+    texts = request.search_input.input_text
+    vectors, truncated = embedder.embed(loaded.model, texts)
     with timing.span("search"):
-        results = index.store.search(vectors, request.top_k, request.score_threshold)
+        results = index.store.answer(request, texts, vectors)
     return SearchResult(results=results, truncated=truncated, index=index.version, model=loaded.version)
 
 

@@ -21,12 +21,15 @@ __all__ = [
     "Classification",
     "ClassifyRequest",
     "ClassifyResult",
+    "Condition",
     "Contract",
     "DatasetRef",
     "DatasetSummary",
     "FillMaskRequest",
     "FillMaskResult",
     "FilledText",
+    "FilterValue",
+    "Hybrid",
     "IndexAfter",
     "IndexRequest",
     "LabelScore",
@@ -243,6 +246,42 @@ class FillMaskRequest(Prediction):
         return self.predict_input.dataset
 
 
+FilterText = Annotated[str, Field(max_length=255)]
+FilterNumber = int | float
+FilterValue = bool | FilterNumber | FilterText
+FilterValues = Annotated[list[FilterValue], Field(min_length=1, max_length=1000)]
+Bound = Annotated[FilterNumber | FilterText | None, Field(description="Of numbers, or of texts in the order of their characters.")]
+
+
+class Condition(Contract):
+    """What a field of the metadata must be; everything that is given must hold. A field that is a list is tested item by item."""
+
+    any_of: FilterValues | None = None
+    none_of: FilterValues | None = Field(None, description="Documents without the field pass.")
+    gt: Bound = None
+    gte: Bound = None
+    lt: Bound = None
+    lte: Bound = None
+    exists: bool | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Condition:
+        bounds = [bound for bound in (self.gt, self.gte, self.lt, self.lte) if bound is not None]
+        if len({isinstance(bound, str) for bound in bounds}) > 1:
+            raise ValueError("give bounds that are all numbers or all texts")
+        if not self.model_fields_set:
+            raise ValueError('say what the field must be, e.g. {"gte": 2015}')
+        return self
+
+
+class Hybrid(Contract):
+    """Search by words as well (BM25), and order what both searches find by reciprocal rank fusion. `score` stays the L2 distance."""
+
+    lexical_weight: float = Field(1.0, ge=0, le=100, description="Weight of the ranks by words beside those by distance.")
+    candidates: int = Field(100, ge=1, le=1000, description="How many documents each of the two searches may propose.")
+    rank_constant: int = Field(60, ge=1, le=10_000, description="The constant of the fusion: higher lets lower ranks count more.")
+
+
 class SearchRequest(Prediction):
     """Find the nearest documents of a vector store."""
 
@@ -252,6 +291,14 @@ class SearchRequest(Prediction):
     search_input: SearchInput
     top_k: TopK = Field(10, description="Documents returned for each text, nearest first.")
     score_threshold: float | None = Field(None, ge=0, description="Leave out documents farther away than this L2 distance.")
+    filter: dict[Column, FilterValue | FilterValues | Condition] | None = Field(
+        None,
+        min_length=1,
+        max_length=32,
+        description="Only documents whose metadata have, in each field named here (`a.b` for nested ones), this value, one of these "
+        "values, or what the condition asks for.",
+    )
+    hybrid: Hybrid | None = None
     output: Output = None
 
     @property
@@ -278,6 +325,16 @@ class VectorStoreSave(Contract):
     name: Name | None = None
 
 
+IndexType = Annotated[
+    Literal["flat", "hnsw", "ivf_pq"] | None,
+    Field(description="Exact search, a graph, or cells of compressed vectors; by the number of documents unless it is given."),
+]
+Recall = Annotated[
+    float | None,
+    Field(gt=0, le=1, description="The least part of the 10 nearest documents that searches find, measured at the build; 0.95."),
+]
+
+
 class IndexRequest(Contract):
     """Embed documents and build a searchable vector store."""
 
@@ -285,6 +342,8 @@ class IndexRequest(Contract):
     model: ModelRef
     dataset: DocumentsRef
     vector_store_save: VectorStoreSave
+    index_type: IndexType = None
+    recall: Recall = None
 
 
 class IndexAfter(Contract):
@@ -294,6 +353,8 @@ class IndexAfter(Contract):
     model: ModelRef | None = None
     dataset: DocumentsRef
     vector_store_save: VectorStoreSave
+    index_type: IndexType = None
+    recall: Recall = None
 
 
 class Optimizer(Contract):
@@ -555,6 +616,7 @@ class Neighbour(Contract):
     score: float
     text: str
     metadata: dict[str, Any]
+    fusion_score: float | None = Field(None, description="Of a hybrid search, whose results are in its order: higher is better.")
 
 
 class SearchResult(Contract):

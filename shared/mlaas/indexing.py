@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def build(job: jobs.Job) -> dict[str, Any]:
             model=_built_by(request.model, loaded.version.model_dump(exclude_none=True)),
             provenance={"request": job.run.request, "task_id": job.run.task_id},
             progress=progress,
+            choice=_choice(request),
         )
         job.report({"phase": "publish", "percent": 96.0})
         return job.persist(lambda: _publish(job, request, folder / "store", manifest))
@@ -91,14 +93,23 @@ def _publish(job: jobs.Job, request: IndexRequest, folder: Path, manifest: vecto
             "storage_type": save.storage_type,
             "count": manifest.count,
             "dimension": manifest.dimension,
+            "index_types": manifest.index_types,
+            "recall": manifest.measured_recall,
             "model_digest": manifest.model_digest,
             "model_name": None if request.model.revision else request.model.name,  # a pinned version has nothing to follow
             "request": job.run.request,
             "task_id": job.run.task_id,
         },
     )
-    index = {name: entry[name] for name in ("name", "version", "digest", "path", "storage_type", "count", "dimension")}
+    index = {
+        name: entry[name] for name in ("name", "version", "digest", "path", "storage_type", "count", "dimension", "index_types", "recall")
+    }
     return {"result": {"index": index, "model": manifest.model}, "dataset": {"samples_train": manifest.count}}
+
+
+def _choice(request: IndexRequest) -> vector_store.Choice:
+    asked = vector_store.Choice(request.index_type)
+    return asked if request.recall is None else replace(asked, recall=request.recall)
 
 
 def _documents(table: Path, request: IndexRequest) -> Iterable[vector_store.Document]:

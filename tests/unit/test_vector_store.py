@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from mlaas import timing, vector_store
+from mlaas.contracts import SearchRequest, parse
 from mlaas.errors import InvalidRequest
+from mlaas.storage import manifests
 from mlaas.vector_store import Document, VectorStore
 
 DIMENSION = 8
@@ -58,7 +60,7 @@ def test_the_nearest_documents_come_first_with_their_l2_distance(store):
 
 def test_a_document_comes_back_with_its_text_and_metadata(store):
     (found,) = store.search(embed(["text 7"]), 1)
-    assert [one.model_dump() for one in found] == [{"id": "id-7", "score": 0.0, "text": "text 7", "metadata": {"row": 7}}]
+    assert [one.model_dump(exclude_none=True) for one in found] == [{"id": "id-7", "score": 0.0, "text": "text 7", "metadata": {"row": 7}}]
 
 
 def test_the_distance_to_itself_is_zero_however_many_texts_are_searched_at_once(tmp_path):
@@ -208,6 +210,31 @@ def refused(folder, match):
     assert caught.value.remedy
 
 
+def as_format_1(folder, **changes):
+    """Turn the store into one as the first release wrote it."""
+    database = sqlite3.connect(folder / "documents.sqlite", isolation_level=None)
+    database.executescript("DROP TABLE words; DROP TABLE fields; VACUUM")
+    database.close()
+    content = json.loads((folder / "manifest.json").read_text())
+    for name in content["files"]:
+        content["files"][name] = {"size": (folder / name).stat().st_size, "sha256": manifests.sha256_of(folder / name)}
+    kept = {name: content[name] for name in ("count", "dimension", "model", "provenance", "files", "metric")}
+    digest = manifests.digest_of({name: facts["sha256"] for name, facts in content["files"].items()})
+    (folder / "manifest.json").write_text(json.dumps({**kept, "digest": digest, "format_version": 1, **changes}))
+
+
+def test_a_store_of_the_first_release_is_searched_and_says_what_it_cannot_do(folder):
+    as_format_1(folder)
+    store = VectorStore.open(folder)
+    assert store.search(embed(["text 7"]), 1)[0][0].id == "id-7"
+    for more in ({"filter": {"row": 7}}, {"hybrid": {}}):
+        request = parse(SearchRequest, {"dataset": {"name": "a"}, "search_input": {"input_text": ["text 7"]}, **more})
+        with pytest.raises(InvalidRequest, match="older release") as caught:
+            store.answer(request, ["text 7"], embed(["text 7"]))
+        assert caught.value.field == next(iter(more))
+    store.close()
+
+
 @pytest.mark.parametrize("name", ["index.faiss", "documents.sqlite"])
 @pytest.mark.parametrize("change", ["cut", "lengthened", "removed"])
 def test_a_file_of_another_size_than_the_manifest_says_is_refused(folder, name, change):
@@ -251,20 +278,24 @@ def test_an_index_and_a_manifest_that_agree_on_more_vectors_than_there_are_are_r
     content = bytearray((folder / "index.faiss").read_bytes())
     content[8:16] = (51).to_bytes(8, "little")
     (folder / "index.faiss").write_bytes(content)
-    rewrite(folder, count=51)
+    as_format_1(folder, count=51)
     refused(folder, "index.faiss is damaged")
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"format_version": 2}, "version 2"),
+        ({"format_version": 3}, "version 3"),
         ({"digest": "0" * 64}, "damaged"),
         ({"files": {}}, "damaged"),
         ({"count": "50"}, "damaged"),
         ({"model": {}}, "damaged"),
         ({"surprise": 1}, "damaged"),
-        ({"count": 49}, "index.faiss has another size"),
+        ({"count": 49}, "damaged"),
+        ({"segments": []}, "damaged"),
+        ({"segments": [{"folder": "../other", "count": 50}]}, "damaged"),
+        ({"segments": [{"folder": "", "count": 50, "index_type": "pickle"}]}, "damaged"),
+        ({"segments": [{"folder": "", "count": 50, "parameters": {"ef_search": 1}}]}, "damaged"),
         ({"dimension": 9}, "index.faiss has another size"),
     ],
 )
@@ -304,7 +335,7 @@ def test_a_store_is_opened_and_searched_without_writing_into_its_folder(folder):
 
 def test_the_documents_cannot_be_changed_through_an_open_store(store):
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        store._connection().execute("DELETE FROM documents")
+        store.segments[0].connection().execute("DELETE FROM documents")
 
 
 def test_a_folder_with_special_characters_in_its_name_is_opened(tmp_path):

@@ -96,9 +96,9 @@ def _searcher(request: SearchRequest, job: Job) -> Predictor:
 
     def predict(texts: Sequence[str]) -> list[Columns]:
         vectors, truncated = embedder.embed(loaded.model, texts)
-        results = index.store.search(vectors, request.top_k, request.score_threshold)
+        results = index.store.answer(request, texts, vectors)
         return [
-            {"neighbours": [one.model_dump(exclude={"metadata"}) for one in near], "truncated": cut}
+            {"neighbours": [one.model_dump(include={"id", "score", "text"}) for one in near], "truncated": cut}
             for near, cut in zip(results, truncated, strict=True)
         ]
 

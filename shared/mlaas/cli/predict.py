@@ -11,7 +11,21 @@ from ..client import Answer, EventClient, HttpClient
 from ..errors import InvalidRequest
 from ..settings import current
 from . import files
-from .options import Json, Kafka, Model, Texts, Timeout, TopK, given, model_ref, read_texts, says_why, store_ref, text_argument
+from .options import (
+    Json,
+    Kafka,
+    Model,
+    Texts,
+    Timeout,
+    TopK,
+    given,
+    json_argument,
+    model_ref,
+    read_texts,
+    says_why,
+    store_ref,
+    text_argument,
+)
 
 __all__ = ["app"]
 
@@ -127,6 +141,10 @@ def search(
         str, typer.Option("--index", "-i", metavar="INDEX", help="NAME or NAME@ALIAS of the catalog, local:PATH or s3:KEY.")
     ] = "",
     top_k: TopK = 5,
+    condition: Annotated[
+        str | None, typer.Option("--filter", metavar="JSON", help='Of metadata, e.g. \'{"year": {"gte": 2015}}\', or @FILE.')
+    ] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Search by words as well.")] = False,
     file: files.File = None,
     column: files.Column = "text",
     id_column: files.IdColumn = None,
@@ -138,6 +156,7 @@ def search(
 ) -> None:
     """Find the nearest documents of an index, for texts or for a file of them."""
     request = {"dataset": store_ref(index), "top_k": top_k}
+    request |= given(filter=json_argument(condition) if condition else None, hybrid={} if hybrid else None)
     if file:
         asked = _of_file(texts, file=file, column=column, id_column=id_column, output=output, again=again, kafka=kafka, timeout=timeout)
         files.predict("search", request, asked, as_json)

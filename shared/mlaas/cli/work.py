@@ -29,6 +29,8 @@ def index(
     column: Annotated[str, typer.Option(help="The column that is embedded.")] = "text",
     id_column: Annotated[str | None, typer.Option(help="The column with each document's id.")] = None,
     name: Annotated[str | None, typer.Option(help="The catalog name; the last part of --save by default.")] = None,
+    index_type: Annotated[str | None, typer.Option(help="flat, hnsw or ivf_pq; by the number of documents by default.")] = None,
+    recall: Annotated[float | None, typer.Option(help="The least part of the 10 nearest that searches find (0.95).")] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the build to its end.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -38,7 +40,7 @@ def index(
         "model": model_ref(model).model_dump(exclude_none=True),
         "dataset": {**place(dataset), "loader_kwargs": columns},
         "vector_store_save": {**place(save), "format": "vector_store"} | ({"name": name} if name else {}),
-    }
+    } | given(index_type=index_type, recall=recall)
     _submit("index", request, watch, as_json)
 
 

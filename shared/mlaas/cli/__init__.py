@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import catalog, events, platform, predict, status, work
+from . import catalog, events, platform, predict, render, status, work
 
 __all__ = ["app", "main"]
 
@@ -30,6 +30,7 @@ for group in (platform, status, predict, work, events):
 app.add_typer(work.tasks_app, name="tasks")
 app.add_typer(catalog.catalog_app, name="catalog")
 app.add_typer(events.events_app, name="events")
+app.add_typer(render.render_app, name="render")
 
 
 @app.callback()

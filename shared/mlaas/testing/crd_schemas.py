@@ -49,7 +49,11 @@ RELEASES = (
     ),
     # Katib's CRD takes everything; its OpenAPI says what its controller reads.
     Release("github.com/kubeflow/katib", "v0.19.0", {"api/openapi-spec/swagger.json": ("Experiment",)}, group="kubeflow.org"),
-    Release("github.com/kubeflow/trainer/v2", "v2.1.0", {"manifests/base/crds/trainer.kubeflow.org_trainjobs.yaml": ("v1alpha1",)}),
+    Release(
+        "github.com/kubeflow/trainer/v2",
+        "v2.1.0",
+        {f"manifests/base/crds/trainer.kubeflow.org_{kind}.yaml": ("v1alpha1",) for kind in ("trainingruntimes", "trainjobs")},
+    ),
     Release(
         "sigs.k8s.io/kueue",
         "v0.14.0",

@@ -116,13 +116,14 @@ def test_a_functions_cache_fits_into_its_volume():
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_a_function_is_started_ready_and_alive_by_its_own_word_and_takes_no_more_than_its_threads(name):
+    # The ports are said: Knative fills in that of the readiness probe alone, and Kubernetes then refuses the pod.
     spec = PODS[name]
     (container,) = spec["containers"]
     probes = {probe: container[probe]["httpGet"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
     assert probes == {
-        "startupProbe": {"path": "/health/readiness"},
-        "readinessProbe": {"path": "/health/readiness"},
-        "livenessProbe": {"path": "/health/liveness"},
+        "startupProbe": {"path": "/health/readiness", "port": 8080},
+        "readinessProbe": {"path": "/health/readiness", "port": 8080},
+        "livenessProbe": {"path": "/health/liveness", "port": 8080},
     }
     assert {"name": "MLAAS_THREADS", "value": str(spec["containerConcurrency"])} in container["env"]
     notes = BASE[name]["spec"]["template"]["metadata"]["annotations"]

@@ -38,6 +38,12 @@ check: $(READY) ## Lint, types, the directions of imports, and the manifests
 	$(BIN)/lint-imports
 	$(BIN)/python -m mlaas.testing.manifest_check eventing
 
+images: ## Build the container images with docker, podman or buildah: docs/images.md
+	$(PYTHON) images/build.py
+
+images-archive: ## The same, and write them to build/images for a cluster without a registry
+	$(PYTHON) images/build.py --archive
+
 docs: $(READY) ## Write docs/reference from the contract and the settings
 	$(BIN)/python -m mlaas.reference docs/reference
 
@@ -47,4 +53,4 @@ bench: $(READY) ## Measure the cold start against torch + transformers
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) build
 
-.PHONY: help setup demo test test-faults test-cluster check docs bench clean
+.PHONY: help setup demo test test-faults test-cluster images images-archive check docs bench clean

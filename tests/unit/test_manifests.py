@@ -243,3 +243,15 @@ def test_an_alert_asks_for_metrics_that_there_are():
 def test_the_production_overlay_offers_every_component():
     offered = (EVENTING / "overlays" / "production" / "kustomization.yaml").read_text()
     assert [one.name for one in components(EVENTING) if f"#  - ../../components/{one.name}\n" not in offered] == []
+
+
+def test_the_guide_lists_every_overlay_and_component_and_the_knobs_as_they_are():
+    guide = (ROOT / "docs" / "deploy.md").read_text()
+    for folder in (*overlays(EVENTING)[1:], *components(EVENTING)):
+        assert f"| `{folder.name}` |" in guide
+    for knob, value in BASE["classify.service.yaml"]["spec"]["template"]["metadata"]["annotations"].items():
+        assert f"`{knob}` | {value}" in guide
+    delivery = BASE["mlaas.broker.yaml"]["spec"]["delivery"]
+    assert f"`delivery.retry`, `backoffDelay` | {delivery['retry']}, {delivery['backoffDelay']} |" in guide
+    job, index = (BASE[f"{name}.jobsink.yaml"]["spec"]["job"]["spec"] for name in ("train", "index"))
+    assert f"`activeDeadlineSeconds` | {job['activeDeadlineSeconds']} (index {index['activeDeadlineSeconds']})" in guide

@@ -235,8 +235,13 @@ def test_the_command_records_one_task_and_prints_what_runs_it(home, kind, tmp_pa
     assert not Tasks(shared()).documents.find("tasks", {"outbox_pending": True}, limit=9)  # no JobSink starts a Job of its own
 
 
-def test_a_request_that_cannot_be_served_is_refused_and_nothing_is_recorded(home):
-    ran = CliRunner().invoke(app, ["render", "job", "--request", local(dataset={"path": "absent.jsonl", "storage_type": "local"})])
+@pytest.mark.parametrize(
+    "change",
+    [{"dataset": {"path": "absent.jsonl", "storage_type": "local"}}, {"search": {**SEARCH, "metric": "loss"}}],
+    ids=["absent", "search"],
+)
+def test_a_request_that_cannot_be_served_is_refused_and_nothing_is_recorded(home, change):
+    ran = CliRunner().invoke(app, ["render", "job", "--request", local(**change)])
     assert ran.exit_code == 3
     assert not Tasks(shared()).find()[0]
 

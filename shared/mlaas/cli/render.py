@@ -12,6 +12,7 @@ import typer
 
 from .. import events
 from ..contracts import TrainRequest, parse
+from ..errors import InvalidRequest
 from .options import json_argument, says_why
 
 __all__ = ["render_app"]
@@ -108,6 +109,9 @@ def _accepted(
     from ..training.accept import accept
 
     asked = parse(TrainRequest, json_argument(request))
+    if asked.search:
+        remedy = "Print it with `mlaas render katib`, or leave `search` out."
+        raise InvalidRequest("the trials of a search are not shared by pods", field="search", remedy=remedy)
     cause = events.new("train", asked.model_dump(mode="json", exclude_none=True), source="/mlaas/render", id=id or _digest(asked))
     wanted = rendering.Wanted(name=name or "train", ranks=ranks or int(getattr(asked.model_train, "processes", 1)), **place)
     spec = rendering.training_job(wanted, manifest or MANIFEST)

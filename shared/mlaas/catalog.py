@@ -15,7 +15,7 @@ from typing import Any, Literal
 from .documents import Documents
 from .errors import NotFound, Unavailable
 
-__all__ = ["Catalog", "Kind", "name_of"]
+__all__ = ["Catalog", "Kind", "Overtaken", "name_of"]
 
 Kind = Literal["models", "indexes"]
 
@@ -28,20 +28,29 @@ def name_of(path: str, name: str | None) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in last).lstrip("._-")[:100] or "unnamed"
 
 
+class Overtaken(Exception):
+    """Another version was published after the one that this was made from."""
+
+
 @dataclass(frozen=True)
 class Catalog:
     """The catalog in a document store."""
 
     documents: Documents
 
-    def publish(self, kind: Kind, name: str, digest: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a version and return its entry; the existing one if this name has this digest already."""
+    def publish(self, kind: Kind, name: str, digest: str, entry: Mapping[str, Any], *, after: str | None = None) -> dict[str, Any]:
+        """Add a version and return its entry; the existing one if this name has this digest already.
+
+        With `after`, add it right after that version or raise Overtaken: what is made from a version must not hide a later one.
+        """
         for _ in range(50):  # a number is taken only by another publisher of the same name
             existing = self.documents.find(kind, {"name": name}, limit=1000)
             for stored in existing:
-                if stored.body["digest"] == digest:
+                if stored.body["digest"] == digest and after is None:
                     return stored.body
             number = max((int(stored.body["version"]) for stored in existing), default=0) + 1
+            if after is not None and number != int(after) + 1:
+                raise Overtaken
             body = {
                 **entry,
                 "name": name,

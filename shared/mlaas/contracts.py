@@ -32,7 +32,9 @@ __all__ = [
     "Hybrid",
     "IndexAfter",
     "IndexRequest",
+    "IndexUpdate",
     "LabelScore",
+    "LoaderKwargs",
     "ModelRef",
     "ModelVersion",
     "Neighbour",
@@ -335,15 +337,35 @@ Recall = Annotated[
 ]
 
 
+class IndexUpdate(Contract):
+    """Change the latest version of the index by ids instead of building it anew; what stays is neither embedded nor copied."""
+
+    delete: list[Annotated[str, Field(max_length=1000)]] | None = Field(
+        None, min_length=1, max_length=10_000, description="Ids of documents that are removed; ids that are not there are ignored."
+    )
+    compact: bool = Field(False, description="Merge everything into one index, without what was removed; otherwise done when it pays.")
+
+
 class IndexRequest(Contract):
-    """Embed documents and build a searchable vector store."""
+    """Embed documents and build a searchable vector store, or update one."""
 
     tokenizer: TokenizerRef | None = None
     model: ModelRef
-    dataset: DocumentsRef
+    dataset: DocumentsRef | None = Field(
+        None, description="Required, but for an `update` that adds nothing. In an update, a document whose id is there replaces that one."
+    )
     vector_store_save: VectorStoreSave
     index_type: IndexType = None
     recall: Recall = None
+    update: IndexUpdate | None = None
+
+    @model_validator(mode="after")
+    def _documents(self) -> IndexRequest:
+        if self.update is None and self.dataset is None:
+            raise ValueError("`dataset` says which documents are indexed; only an `update` can do without")
+        if self.update and self.dataset and not self.dataset.loader_kwargs.id_column:
+            raise ValueError("an `update` needs ids: name their column in `dataset.loader_kwargs.id_column`")
+        return self
 
 
 class IndexAfter(Contract):

@@ -8,7 +8,7 @@ import typer
 
 from .. import display
 from ..client import HttpClient
-from ..contracts import ModelSave, TrainRequest, parse
+from ..contracts import IndexRequest, ModelSave, TrainRequest, parse
 from ..settings import current
 from .options import FAILED, Json, Model, given, interruptible, json_argument, model_ref, open_tasks, place, says_why
 
@@ -24,23 +24,30 @@ tasks_app = typer.Typer(help="Tasks: trainings, index builds and predictions for
 @says_why
 def index(
     model: Model,
-    dataset: Annotated[str, typer.Option(help="local:PATH or s3:BUCKET/KEY of a CSV, TSV, JSONL or Parquet file.")],
     save: Annotated[str, typer.Option(help="Where the index is published: PATH (local) or s3:BUCKET/KEY.")],
+    dataset: Annotated[str | None, typer.Option(help="local:PATH or s3:BUCKET/KEY of a CSV, TSV, JSONL or Parquet file.")] = None,
     column: Annotated[str, typer.Option(help="The column that is embedded.")] = "text",
     id_column: Annotated[str | None, typer.Option(help="The column with each document's id.")] = None,
     name: Annotated[str | None, typer.Option(help="The catalog name; the last part of --save by default.")] = None,
     index_type: Annotated[str | None, typer.Option(help="flat, hnsw or ivf_pq; by the number of documents by default.")] = None,
     recall: Annotated[float | None, typer.Option(help="The least part of the 10 nearest that searches find (0.95).")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Change the latest version by ids instead of building anew.")] = False,
+    delete: Annotated[list[str] | None, typer.Option(help="Id of a document to remove, with --update; several times.")] = None,
+    compact: Annotated[bool, typer.Option("--compact", help="Merge everything into one index, with --update.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the build to its end.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Embed documents and build a searchable index."""
+    """Embed documents and build a searchable index, or update one."""
     columns = {"page_content_column": column} | ({"id_column": id_column} if id_column else {})
     request = {
         "model": model_ref(model).model_dump(exclude_none=True),
-        "dataset": {**place(dataset), "loader_kwargs": columns},
         "vector_store_save": {**place(save), "format": "vector_store"} | ({"name": name} if name else {}),
     } | given(index_type=index_type, recall=recall)
+    if dataset:
+        request["dataset"] = {**place(dataset), "loader_kwargs": columns}
+    if update or delete or compact:
+        request["update"] = given(delete=delete or None, compact=compact or None)
+    parse(IndexRequest, request)  # the same refusal as the platform's, before anything is sent
     _submit("index", request, watch, as_json)
 
 

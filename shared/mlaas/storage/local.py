@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InvalidRequest, NotFound
 from ..settings import Settings
-from .local_files import copy_files, names, put, remove
+from .local_files import copy_files, names, put, remove, share_files
 from .local_root import STAGING, inside, root_of, writing
 from .manifests import files_of, sync_folder, write_durably
 from .paths import POINTER, checked_path, checked_version, pointed_version
@@ -87,7 +87,8 @@ def _copy_and_rename(folder: Path, files: list[str], place: Path, progress: Prog
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             staging.mkdir()
-            copy_files(folder, files, staging, progress)
+            shared = share_files(_latest(place.parent), folder, staging)
+            copy_files(folder, [name for name in files if name not in shared], staging, progress)
             try:
                 os.rename(staging, place)
             except OSError:
@@ -98,6 +99,14 @@ def _copy_and_rename(folder: Path, files: list[str], place: Path, progress: Prog
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             Path(lock.name).unlink(missing_ok=True)
+
+
+def _latest(parent: Path) -> Path | None:
+    """The folder of the latest version under `parent`."""
+    try:
+        return parent / pointed_version((parent / POINTER).read_bytes())
+    except (OSError, InvalidRequest):
+        return None
 
 
 def _sweep(parent: Path) -> None:

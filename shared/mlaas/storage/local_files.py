@@ -14,11 +14,11 @@ from typing import BinaryIO
 from ..errors import InvalidRequest, Unavailable
 from ..settings import Settings
 from .local_root import STAGING, inside, root_of, writing
-from .manifests import sync_folder
+from .manifests import manifest_files, sync_folder
 from .paths import checked_path
 from .progress import Progress
 
-__all__ = ["copy_files", "names", "put", "remove"]
+__all__ = ["copy_files", "names", "put", "remove", "share_files"]
 
 _CHUNK = 1 << 20
 
@@ -96,6 +96,22 @@ def copy_files(folder: Path, files: list[str], target: Path, progress: Progress 
             done = _copy_file(source, copy, progress, total, done)
     for parent, _, _ in os.walk(target):
         sync_folder(Path(parent))
+
+
+def share_files(before: Path | None, folder: Path, target: Path) -> set[str]:
+    """Link into `target` the files that `folder` and the version `before` have alike, as their manifests say; their names.
+
+    A version's files never change, so several versions can share them. Where links cannot be, nothing is shared.
+    """
+    shared: set[str] = set()
+    old = manifest_files(before) if before else {}
+    for name, record in (manifest_files(folder) if old else {}).items():
+        if before and old.get(name) == record and (before / name).is_file() and (before / name).stat().st_size == record.size:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                os.link(before / name, target / name)
+                shared.add(name)
+    return shared
 
 
 def _make_folders(root: Path, folder: Path) -> None:

@@ -12,5 +12,6 @@ from .indexes import INDEX_TYPES, Choice
 from .manifest import Manifest, SegmentRecord
 from .rows import Document
 from .store import VectorStore
+from .update import Changes, update
 
-__all__ = ["INDEX_TYPES", "Choice", "Document", "Manifest", "SegmentRecord", "VectorStore", "build"]
+__all__ = ["INDEX_TYPES", "Changes", "Choice", "Document", "Manifest", "SegmentRecord", "VectorStore", "build", "update"]

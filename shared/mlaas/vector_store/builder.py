@@ -17,7 +17,7 @@ from .indexes import Choice
 from .manifest import Manifest, SegmentRecord
 from .rows import DOCUMENTS, Document, Rows, writing
 
-__all__ = ["Embed", "Progress", "build", "build_segment", "in_batches"]
+__all__ = ["Embed", "Progress", "build", "build_segment", "embedded", "in_batches"]
 
 Embed = Callable[[Sequence[str]], NDArray[Any]]
 Progress = Callable[[int], None]
@@ -49,25 +49,30 @@ def build(
     def add(rows: Rows, flat: FlatFile) -> None:
         for batch in in_batches(documents, batch_size):
             rows.add(batch)
-            flat.add(_embedded(embed, batch))
+            flat.add(embedded(embed, batch))
             if progress:
                 progress(rows.count)
 
     segment, dimension = build_segment(folder, "", add, choice)
+    assert segment, "a store has documents"
     return manifest.write(
         folder, [segment], dimension=dimension, model={**model, "digest": model_digest}, provenance=provenance, recall=choice.recall
     )
 
 
-def build_segment(store: Path, name: str, add: Callable[[Rows, FlatFile], None], choice: Choice) -> tuple[SegmentRecord, int]:
+def build_segment(
+    store: Path, name: str, add: Callable[[Rows, FlatFile], None], choice: Choice, *, may_be_empty: bool = False
+) -> tuple[SegmentRecord | None, int]:
     """A new segment in the folder `name` of `store`, of the documents and vectors that `add` writes; its record and dimension.
 
-    Raises InvalidRequest where it writes none.
+    Raises InvalidRequest where it writes none, unless that may be: then there is no record.
     """
     place = store / name
     place.mkdir(parents=True, exist_ok=True)
     with writing(place / DOCUMENTS) as rows, writing_flat(place / VECTORS) as flat:
         add(rows, flat)
+    if not rows.count and may_be_empty:
+        return None, 0
     if not rows.count:
         raise InvalidRequest("the data set has no documents", field="dataset.path", remedy="Name a data set with at least one row of text.")
     made = indexes.make(place, flat.count, flat.dimension, choice)
@@ -81,7 +86,8 @@ def in_batches(documents: Iterable[Document], size: int) -> Iterator[list[Docume
         yield batch
 
 
-def _embedded(embed: Embed, batch: Sequence[Document]) -> NDArray[np.float32]:
+def embedded(embed: Embed, batch: Sequence[Document]) -> NDArray[np.float32]:
+    """The vectors (n, d) of a batch. Raises RuntimeError for what is none."""
     vectors = np.ascontiguousarray(embed([document.text for document in batch]), dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(batch) or not np.isfinite(vectors).all():
         raise RuntimeError(f"the embedding of {len(batch)} documents is of shape {vectors.shape}, or not finite")

@@ -134,22 +134,19 @@ class _Context:
 
 def main(arguments: list[str] | None = None) -> None:
     """Serve until told to stop."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mlaas.serve",
-        description="Serve one function over HTTP.",
-        epilog="Example: PORT=8081 python -m mlaas.serve functions/classify",
-    )
     imported = metrics.process_age()
-    parser.add_argument("folder", type=Path, help="the function's folder, with func.py in it")
-    folder: Path = parser.parse_args(arguments).folder
+    state = State()
+    signal.signal(signal.SIGUSR1, _end)
+    for number in (signal.SIGTERM, signal.SIGINT):  # from the beginning: the first process of a container ignores what has no handler
+        signal.signal(number, lambda *_: threading.Thread(target=_stop, args=(state,), daemon=True).start())
     logs.configure()
+    folder, settings = _asked(arguments)
+    state.waiting_limit = settings.waiting
     try:
-        settings = current()
         function = load_function(folder)
     except MlaasError as error:
         sys.exit(f"{error.detail}. {error.remedy or ''}")
     trace_export.start(f"mlaas-{folder.resolve().name}", settings)
-    state = State(waiting_limit=settings.waiting)
     server = http_server.create(
         create_app(function, state),
         host=settings.host,
@@ -160,14 +157,30 @@ def main(arguments: list[str] | None = None) -> None:
         ident="mlaas",
     )
     state.dispatcher = server.task_dispatcher
-    signal.signal(signal.SIGUSR1, _end)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: threading.Thread(target=_stop, args=(state,), daemon=True).start())
     threading.Thread(target=_get_ready, args=(state, settings, imported), daemon=True).start()
     log.info("function.started", extra={"fields": {"function": folder.name, "port": settings.port, "pid": os.getpid()}})
     server.run()
     trace_export.flush()
     log.info("function.stopped", extra={"fields": {"function": folder.name}})
+
+
+def _asked(arguments: list[str] | None) -> tuple[Path, Settings]:
+    """The function's folder, of the argument or of MLAAS_FUNCTION, and the settings. Ends the process where one cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mlaas.serve",
+        description="Serve one function over HTTP.",
+        epilog="Example: PORT=8081 python -m mlaas.serve functions/classify",
+    )
+    parser.add_argument("folder", type=Path, nargs="?", help="the function's folder, with func.py in it; that of MLAAS_FUNCTION by default")
+    named: Path | None = parser.parse_args(arguments).folder
+    try:
+        settings = current()
+    except MlaasError as error:
+        sys.exit(f"{error.detail}. {error.remedy or ''}")
+    folder = named or settings.function
+    if folder is None:
+        sys.exit("No function is named. Name its folder, e.g. functions/classify, or set MLAAS_FUNCTION.")
+    return folder, settings
 
 
 def _get_ready(state: State, settings: Settings, imported: float) -> None:

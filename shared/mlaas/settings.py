@@ -17,8 +17,10 @@ from typing import Any
 
 from .errors import MlaasError
 
-__all__ = ["Settings", "current", "load", "table"]
+__all__ = ["LIBRARY_DEFAULTS", "Settings", "current", "load", "table"]
 
+# Read by libraries, where nobody has set them otherwise: ONNX Runtime's and the hub's own reports of their use to their makers are off.
+LIBRARY_DEFAULTS = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _FOLDERS_AND_FILES = ("home", "root", "cache", "kafka_ca", "kafka_certificate", "kafka_key")
 
 
@@ -115,6 +117,9 @@ class Settings:
         None,
         str,
         "Endpoint that presigned links name, where their users reach the object store by another address than the platform.",
+    )
+    function: Path | None = _setting(
+        "MLAAS_FUNCTION", None, Path, "Folder of the function that `python -m mlaas.serve` serves where its argument names none."
     )
     port: int = _setting("PORT", 8080, int, "Port a function listens on, and the relay for its metrics.")
     host: str = _setting("MLAAS_HOST", "0.0.0.0", str, "Address a function and the relay listen on.")  # noqa: S104 - a pod is reached from outside

@@ -40,7 +40,7 @@ def free_port() -> int:
 def serving(folder: Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlaas.serve", str(folder)],
+        [sys.executable, "-m", "mlaas.serve", *([str(folder)] if folder.name else [])],
         stderr=subprocess.PIPE,
         env={**os.environ, "PORT": str(port), "MLAAS_HOST": "127.0.0.1", **environment},
     )
@@ -152,6 +152,24 @@ def test_too_many_waiting_requests_are_told_to_come_back(tmp_path: Path) -> None
         assert (200, None) in statuses
 
 
+def test_a_process_that_is_told_to_stop_while_it_starts_ends_by_itself(tmp_path: Path) -> None:
+    """The first process of a container ignores signals that it has no handler for: it would stay until it is killed."""
+    (tmp_path / "func.py").write_text("import pathlib, time\npathlib.Path(__file__).with_name('loading').touch()\ntime.sleep(20)\n")
+    with serving(tmp_path) as (_, process):
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "loading").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def test_the_environment_may_name_the_function(tmp_path: Path) -> None:
+    (tmp_path / "func.py").write_text(SLOW)
+    with serving(Path(), MLAAS_FUNCTION=str(tmp_path)) as (url, _):
+        wait_for(f"{url}/health/readiness")
+        assert requests.post(url, timeout=10).status_code == 200
+
+
 def test_the_log_has_one_json_line_for_each_request_and_never_its_text(home: Settings) -> None:
     with serving(FUNCTIONS / "classify") as (url, process):
         wait_for(f"{url}/health/readiness")
@@ -166,7 +184,11 @@ def test_the_log_has_one_json_line_for_each_request_and_never_its_text(home: Set
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "said"),
-    [(["/nowhere"], {}, "holds no func.py"), ([str(FUNCTIONS / "classify")], {"PORT": "eighty"}, "PORT cannot be used")],
+    [
+        (["/nowhere"], {}, "holds no func.py"),
+        ([], {}, "set MLAAS_FUNCTION"),
+        ([str(FUNCTIONS / "classify")], {"PORT": "eighty"}, "PORT cannot be used"),
+    ],
 )
 def test_a_wrong_start_says_what_is_wrong(arguments: list[str], environment: dict[str, str], said: str) -> None:
     ran = subprocess.run(

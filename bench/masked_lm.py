@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from machine import described
 
 from mlaas import samples
 from mlaas.contracts import TrainRequest, parse
@@ -119,8 +119,7 @@ def main() -> int:
             f"{one['before']['perplexity']:,.0f} -> {one['after']['perplexity']:,.0f}; {one['tokens_per_second']:,.0f} tokens/s, "
             f"{one['parameters']:,} parameters, {one['maximum_length']:,} tokens at the most; {one['seconds']} s"
         )
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    record = {"data": options.data.name if options.data else "synthetic", "machine": machine, "shapes": found}
+    record = {"data": options.data.name if options.data else "synthetic", "machine": described(), "shapes": found}
     options.results.parent.mkdir(parents=True, exist_ok=True)
     options.results.write_text(json.dumps(record, indent=2) + "\n")
     return 0 if all(one["after"]["accuracy"] > one["before"]["accuracy"] for one in found.values()) else 1

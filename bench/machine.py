@@ -1,0 +1,25 @@
+"""What a figure was measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["described"]
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def described() -> dict[str, Any]:
+    """Model of the processor, cores, threads of torch, and the load: how many processes wanted one of the cores in the last minute."""
+    try:
+        lines = CPUINFO.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    found = {"processor": model, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
+    torch = sys.modules.get("torch")
+    return found if torch is None else {**found, "threads": torch.get_num_threads()}

@@ -37,6 +37,7 @@ def request(objective: str, options: argparse.Namespace) -> dict[str, Any]:
             "batch_size": options.batch,
             "max_length": options.max_length,
             "seed": options.seed,
+            "deadline_minutes": options.deadline_minutes,
             "optimizer": {"init_lr": options.learning_rate, "num_warm_steps": 20},
         },
         "dataset": {"path": "data", "train_test_split": 0.1},
@@ -70,6 +71,7 @@ def run(objective: str, table: Path, options: argparse.Namespace) -> dict[str, A
         "evaluation": {name: value for name, value in outcome.evaluation.items() if name not in LEFT_OUT},
         "history": {name: value for name, value in outcome.history.items() if name != "steps"},
         "dataset": outcome.dataset,
+        "stopped": outcome.stopped,
         "request": asked,
         "machine": described(),
         "seconds": round(time.monotonic() - began, 1),
@@ -86,6 +88,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=128, help="tokens of a window")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--deadline-minutes", type=float, help="after which what was learnt is evaluated; none by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()

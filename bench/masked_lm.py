@@ -49,6 +49,7 @@ def request(shape: str, options: argparse.Namespace) -> dict[str, Any]:
             "epochs": options.epochs,
             "batch_size": 16,
             "seed": options.seed,
+            "deadline_minutes": options.deadline_minutes,
             "from_scratch": scratch,
             "precision": "fp32",
             "optimizer": {"init_lr": 1e-3 if scratch else 5e-4, "num_warm_steps": 20},
@@ -87,6 +88,8 @@ def run(shape: str, table: Path, folder: Path, options: argparse.Namespace) -> d
         "maximum_length": opened.max_length,
         "before": before,
         "after": after,
+        "tokens_trained": meter.tokens,
+        "stopped": fitted.stopped,
         "accuracy_per_epoch": meter.history["accuracy"],
         "tokens_per_second": meter.tokens_per_second,
         "dataset": task.dataset,
@@ -96,12 +99,20 @@ def run(shape: str, table: Path, folder: Path, options: argparse.Namespace) -> d
     }
 
 
+def record(shape: str, figures: dict[str, Any], file: Path) -> None:
+    """Put the figures of one shape beside those of the others."""
+    recorded = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({**recorded, shape: figures}, indent=2) + "\n")
+
+
 def main() -> int:
     """Run each shape, print, record; 1 if one is not better than before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="JSONL with the column abstract; the samples' by default")
     parser.add_argument("--rows", type=int, default=1500, help="abstracts that are used, the first ones")
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--deadline-minutes", type=float, help="of each shape, after which it is evaluated; none by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -112,16 +123,15 @@ def main() -> int:
         texts = [json.loads(line)["abstract"] for line in lines] or [each.abstract for each in samples.abstracts()]
         table = folder / "texts.jsonl"
         table.write_text("".join(json.dumps({"abstract": text}) + "\n" for text in texts[: options.rows]), "utf-8")
-        found = {shape: run(shape, table, folder, options) for shape in options.shapes}
-    for shape, one in found.items():
-        print(
-            f"{shape}: masked accuracy {one['before']['accuracy']:.4f} -> {one['after']['accuracy']:.4f}, perplexity "
-            f"{one['before']['perplexity']:,.0f} -> {one['after']['perplexity']:,.0f}; {one['tokens_per_second']:,.0f} tokens/s, "
-            f"{one['parameters']:,} parameters, {one['maximum_length']:,} tokens at the most; {one['seconds']} s"
-        )
-    record = {"data": options.data.name if options.data else "synthetic", "machine": described(), "shapes": found}
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(record, indent=2) + "\n")
+        found: dict[str, Any] = {}
+        for shape in options.shapes:
+            found[shape] = one = run(shape, table, folder, options)
+            record(shape, {"data": options.data.name if options.data else "synthetic", **one, "machine": described()}, options.results)
+            print(
+                f"{shape}: masked accuracy {one['before']['accuracy']:.4f} -> {one['after']['accuracy']:.4f}, perplexity "
+                f"{one['before']['perplexity']:,.0f} -> {one['after']['perplexity']:,.0f}; {one['tokens_per_second']:,.0f} tokens/s, "
+                f"{one['parameters']:,} parameters, {one['maximum_length']:,} tokens at the most; {one['seconds']} s"
+            )
     return 0 if all(one["after"]["accuracy"] > one["before"]["accuracy"] for one in found.values()) else 1
 
 

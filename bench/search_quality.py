@@ -104,6 +104,7 @@ def request(options: argparse.Namespace) -> dict[str, Any]:
             "batch_size": options.batch,
             "max_length": options.max_length,
             "seed": options.seed,
+            "deadline_minutes": options.deadline_minutes,
             "optimizer": {"init_lr": options.learning_rate, "num_warm_steps": 5},
         },
         "dataset": {"path": "pairs.jsonl", "text_column": "title", "pair_column": "abstract", "train_test_split": 0.05},
@@ -140,11 +141,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cranfield", type=Path)
     parser.add_argument("--pairs", type=Path, help="JSONL with title and abstract; Cranfield's own by default")
-    parser.add_argument("--pairs-limit", type=int, default=1400, help="pairs of --pairs that are trained on, drawn by the seed")
+    parser.add_argument("--pairs-limit", type=int, default=1400, help="pairs that are trained on, drawn by the seed")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--max-length", type=int, default=128, help="tokens of a text that are read, in training and search")
     parser.add_argument("--learning-rate", type=float, default=2e-5)
+    parser.add_argument("--deadline-minutes", type=float, help="after which the training ends with what it has learnt; none by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -158,9 +160,9 @@ def main() -> int:
     if options.cranfield:
         collection, pairs = cranfield(options.cranfield)
         collections.append(collection)
+    known = [{name: row[name] for name in ("title", "abstract")} for row in rows(options.pairs)] if options.pairs else pairs
+    pairs = random.Random(options.seed).sample(known, min(options.pairs_limit, len(known)))
     if options.pairs:
-        known = [{name: row[name] for name in ("title", "abstract")} for row in rows(options.pairs)]
-        pairs = random.Random(options.seed).sample(known, min(options.pairs_limit, len(known)))
         collections.append(held_out(known, pairs))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -175,6 +177,8 @@ def main() -> int:
         "pairs": options.pairs.name if options.pairs else "the collection's own titles and texts",
         "pairs_train": outcome.dataset["samples_train"],
         "collections": found,
+        "tokens_trained": outcome.dataset["tokens_trained"],
+        "stopped": outcome.stopped,
         "tokens_per_second": outcome.dataset["tokens_per_second"],
         "request": request(options),
         "machine": described(),

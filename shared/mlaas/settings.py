@@ -17,7 +17,7 @@ from typing import Any
 
 from .errors import MlaasError
 
-__all__ = ["LIBRARY_DEFAULTS", "Settings", "current", "load", "table"]
+__all__ = ["LIBRARY_DEFAULTS", "Settings", "current", "load", "named", "table"]
 
 # Read by libraries, where nobody has set them otherwise: ONNX Runtime's and the hub's own reports of their use to their makers are off.
 LIBRARY_DEFAULTS = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -138,6 +138,15 @@ class Settings:
     batch_rows: int = _setting(
         "MLAAS_BATCH_ROWS", 4096, int, "Rows of a file that are predicted and then kept: what a killed job repeats at most."
     )
+    index_shards: int = _setting(
+        "MLAAS_INDEX_SHARDS",
+        1,
+        _positive,
+        "Processes that share the documents of an index build: on one machine, or pods of an Indexed Job.",
+    )
+    completion_index: int | None = _setting(
+        "JOB_COMPLETION_INDEX", None, int, "Which shard of an index build a process is; set by Kubernetes in the pods of an Indexed Job."
+    )
     job_patience: int = _setting(
         "MLAAS_JOB_PATIENCE", 900, int, "Seconds that a job waits for a store that is away before it gives its attempt up."
     )
@@ -199,6 +208,12 @@ def load(environ: Mapping[str, str]) -> Settings:
     settings = Settings(**values)
     expanded = {name: path.expanduser().absolute() for name in _FOLDERS_AND_FILES if (path := getattr(settings, name))}
     return dataclasses.replace(settings, **expanded)
+
+
+def named(**values: str) -> dict[str, str]:
+    """The environment of another process, from settings' field names to values."""
+    names = {spec.name: spec.metadata["env"] for spec in dataclasses.fields(Settings)}
+    return {names[name]: value for name, value in values.items()}
 
 
 @lru_cache(maxsize=1)

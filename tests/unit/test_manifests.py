@@ -216,6 +216,13 @@ def test_with_gpus_each_pod_that_holds_a_model_has_one_and_no_other_has():
         assert pods[name]["image"] == "mlaas-serve-gpu"
 
 
+def test_with_index_shards_an_index_build_has_as_many_pods_as_shards():
+    spec = of("index_shards", "JobSink")["index"]["spec"]["job"]["spec"]
+    (shards,) = [one["value"] for one in spec["template"]["spec"]["containers"][0]["env"] if one["name"] == "MLAAS_INDEX_SHARDS"]
+    assert spec["completionMode"] == "Indexed"
+    assert spec["completions"] == spec["parallelism"] == int(shards)
+
+
 def test_with_kueue_each_job_waits_in_the_queue_that_there_is():
     (queue,) = of("kueue", "LocalQueue")
     for one in of("kueue", "JobSink").values():

@@ -10,8 +10,9 @@ Nothing in it is unpickled, and every size is checked against the manifest befor
 from .builder import build
 from .indexes import INDEX_TYPES, Choice
 from .manifest import Manifest, SegmentRecord
+from .revision import Changes, update
 from .rows import Document
 from .store import VectorStore
-from .update import Changes, update
+from .union import combine
 
-__all__ = ["INDEX_TYPES", "Changes", "Choice", "Document", "Manifest", "SegmentRecord", "VectorStore", "build", "update"]
+__all__ = ["INDEX_TYPES", "Changes", "Choice", "Document", "Manifest", "SegmentRecord", "VectorStore", "build", "combine", "update"]

@@ -6,7 +6,6 @@ merged once there are many, and everything once much of it is gone, so that a se
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,11 +24,11 @@ from .faiss_files import FlatFile
 from .indexes import Choice
 from .manifest import DELETED, Manifest, SegmentRecord
 from .rows import Document, Rows, plain
+from .sharing import SEGMENTS, share
 from .store import VectorStore
 
 __all__ = ["Changes", "update"]
 
-SEGMENTS = "segments"
 _NEW = f"{SEGMENTS}/new"
 _BATCH = 256
 
@@ -161,7 +160,7 @@ class _Update:
         if len(deleted) == record.count:
             return replace(record, deleted=record.count)
         for name in replace(record, deleted=0).files:
-            _share(self.base / name, self.folder / name)
+            share(self.base / name, self.folder / name)
             self.known[name] = records(self.store.manifest.files)[name]
         if deleted:
             np.array(sorted(deleted), dtype="<u4").tofile(self.folder / record.folder / DELETED)
@@ -191,12 +190,3 @@ class _Update:
         name = f"{SEGMENTS}/{digest_of({Path(file).name: record.sha256 for file, record in files.items()})[:16]}"
         place.rename(self.folder / name)
         return replace(segment, folder=name)
-
-
-def _share(source: Path, target: Path) -> None:
-    """Give a file that never changes a second name, or copy it where that cannot be."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

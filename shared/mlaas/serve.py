@@ -146,7 +146,8 @@ def main(arguments: list[str] | None = None) -> None:
         function = load_function(folder)
     except MlaasError as error:
         sys.exit(f"{error.detail}. {error.remedy or ''}")
-    trace_export.start(f"mlaas-{folder.resolve().name}", settings)
+    name = folder.resolve().name
+    trace_export.start(f"mlaas-{name}", settings)
     server = http_server.create(
         create_app(function, state),
         host=settings.host,
@@ -158,10 +159,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     state.dispatcher = server.task_dispatcher
     threading.Thread(target=_get_ready, args=(state, settings, imported), daemon=True).start()
-    log.info("function.started", extra={"fields": {"function": folder.name, "port": settings.port, "pid": os.getpid()}})
+    log.info("function.started", extra={"fields": {"function": name, "port": settings.port, "pid": os.getpid()}})
     server.run()
     trace_export.flush()
-    log.info("function.stopped", extra={"fields": {"function": folder.name}})
+    log.info("function.stopped", extra={"fields": {"function": name}})
 
 
 def _asked(arguments: list[str] | None) -> tuple[Path, Settings]:

@@ -7,7 +7,7 @@ request with `model.architecture: tfidf-linear` (logistic regression over words,
 or a checkpoint, with and without `dataset.augment`. The table needs the columns affiliation and label. Prints accuracy and
 macro F1 on the held-out rows as they are and misspelt, with the differences, and how many are wrong: nearly all rows of such a
 table name no structure, so that the errors among those that do say more than the accuracy. Writes precision, recall and F1 of
-every structure to bench/results/augmentation.json, never the strings.
+every structure to bench/results/augmentation.json, never the strings; with `--models` runs can be made one by one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import platform
 import random
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from machine import command, described
 
 from mlaas import datasets, samples
 from mlaas.contracts import TrainRequest, parse
@@ -55,10 +55,10 @@ def request(name: str, options: argparse.Namespace, rows: int) -> dict[str, Any]
     dataset: dict[str, Any] = {"path": "rows.tsv", "train_test_split": options.held_out, "misspelt_rate": options.misspelt_rate}
     if name.endswith("typos"):
         dataset["augment"] = {"typos": {"probability": options.probability, "per_text": options.per_text}}
-    steps = options.epochs * int(rows * (1 - options.held_out)) // 32
+    steps = options.epochs * int(rows * (1 - options.held_out)) // options.batch
     settings = {
         "epochs": options.epochs,
-        "batch_size": 32,
+        "batch_size": options.batch,
         "optimizer": {"init_lr": options.learning_rate, "num_warm_steps": min(70, steps // 10)},
         "max_length": 96,
     }
@@ -90,6 +90,8 @@ def run(name: str, table: Path, checkpoint: Path, options: argparse.Namespace) -
         "rows_test": outcome.dataset["samples_test"],
         "classes": outcome.dataset["classes"],
         "device": outcome.provenance["training"]["device"],
+        "machine": described(),
+        "command": command(),
         "seconds": round(time.monotonic() - started, 1),
         "request": asked,
     }
@@ -128,6 +130,23 @@ def compared(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def recorded(figures: dict[str, Any], options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Put the figures of one model beside those that earlier commands recorded for the same rows; all of them by model."""
+    same = {
+        "data": options.data.name,
+        "rows": options.rows,
+        "split": f"{options.held_out:.0%} of each label, seed {options.seed}",
+        "misspelt_rate": options.misspelt_rate,
+    }
+    before = json.loads(options.results.read_text("utf-8")) if options.results.exists() else {}
+    kept = before["runs"] if before and {name: before.get(name) for name in same} == same else []
+    runs = {each["model"]: each for each in [*kept, figures]}
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    content = {**same, "runs": [runs[name] for name in MODELS if name in runs], "differences": compared(runs)}
+    options.results.write_text(json.dumps(content, indent=1) + "\n")
+    return runs
+
+
 def _line(each: dict[str, Any]) -> str:
     parts = [
         f"{kind}: accuracy {found['accuracy']:.4f} ({each['errors'][kind]} wrong of {each['rows_test']}, of the {each['rows_test_named']} "
@@ -143,6 +162,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="table with the columns affiliation and label")
     parser.add_argument("--rows", type=int, help="keep so many: all that name a structure, others drawn; all by default")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0, help="of the rows, the split, the typing errors and the training")
     parser.add_argument("--held-out", type=float, default=0.3, help="share of each label that is held out")
     parser.add_argument("--probability", type=float, default=0.15, help="of each word of a training text to get a slip")
@@ -152,20 +172,14 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    runs: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         table = sampled(options.data, options.rows, options.seed, Path(folder))
         for name in options.models:
-            runs[name] = run(name, table, samples.checkpoint("minilm"), options)
+            runs = recorded(run(name, table, samples.checkpoint("minilm"), options), options)
             print(_line(runs[name]), flush=True)
     differences = compared(runs)
     for name, found in differences.items():
         print(f"{name}: {json.dumps(found)}")
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    split = f"{options.held_out:.0%} of each label, seed {options.seed}"
-    record = {"data": options.data.name, "split": split, "machine": machine, "runs": list(runs.values()), "differences": differences}
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(record, indent=1) + "\n")
     wins = all(each["misspelt"]["accuracy"] > 0 and each["clean"]["accuracy"] >= 0 for each in differences.values())
     return 0 if wins else 1
 

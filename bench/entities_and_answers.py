@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import described
+from machine import command, described
 
 from mlaas import samples
 from mlaas.contracts import TrainRequest, parse
@@ -74,6 +74,7 @@ def run(objective: str, table: Path, options: argparse.Namespace) -> dict[str, A
         "stopped": outcome.stopped,
         "request": asked,
         "machine": described(),
+        "command": command(),
         "seconds": round(time.monotonic() - began, 1),
     }
 

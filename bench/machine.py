@@ -1,14 +1,15 @@
-"""What a figure was measured on."""
+"""What a figure was measured on, and by which command."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["described"]
+__all__ = ["command", "described"]
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -23,3 +24,9 @@ def described() -> dict[str, Any]:
     found = {"processor": model, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
     torch = sys.modules.get("torch")
     return found if torch is None else {**found, "threads": torch.get_num_threads()}
+
+
+def command() -> str:
+    """The command line of this process, files by their names only: where they lie is the machine's own business."""
+    given = [Path(each).name if "/" in each else each for each in sys.argv[1:]]
+    return shlex.join(["python", f"bench/{Path(sys.argv[0]).name}", *given])

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import described
+from machine import command, described
 
 from mlaas import samples
 from mlaas.contracts import TrainRequest, parse
@@ -126,7 +126,11 @@ def main() -> int:
         found: dict[str, Any] = {}
         for shape in options.shapes:
             found[shape] = one = run(shape, table, folder, options)
-            record(shape, {"data": options.data.name if options.data else "synthetic", **one, "machine": described()}, options.results)
+            record(
+                shape,
+                {"data": options.data.name if options.data else "synthetic", **one, "machine": described(), "command": command()},
+                options.results,
+            )
             print(
                 f"{shape}: masked accuracy {one['before']['accuracy']:.4f} -> {one['after']['accuracy']:.4f}, perplexity "
                 f"{one['before']['perplexity']:,.0f} -> {one['after']['perplexity']:,.0f}; {one['tokens_per_second']:,.0f} tokens/s, "

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import described
+from machine import command, described
 
 from mlaas import bundles, embedder, engine, samples
 from mlaas.contracts import TrainRequest, parse
@@ -182,6 +182,7 @@ def main() -> int:
         "tokens_per_second": outcome.dataset["tokens_per_second"],
         "request": request(options),
         "machine": described(),
+        "command": command(),
         "seconds": round(time.monotonic() - began, 1),
     }
     recorded = json.loads(options.results.read_text()) if options.results.exists() else []

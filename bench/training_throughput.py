@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from machine import described
+from machine import command, described
 
 import mlaas.training  # noqa: F401 - before torch, so that neither side's threads spin
 from mlaas import samples
@@ -211,6 +211,7 @@ def record(found: dict[str, list[Run]], rows: int, options: argparse.Namespace) 
         "ratios": {way: ratio(ways[OURS], runs, processor=False) for way, runs in others.items()},
         "ratios_by_processor_time": {way: ratio(ways[OURS], runs, processor=True) for way, runs in others.items()},
         "promise": PROMISE,
+        "command": command(),
     }
     options.results.parent.mkdir(parents=True, exist_ok=True)
     options.results.write_text(json.dumps(made, indent=2) + "\n")

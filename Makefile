@@ -39,10 +39,13 @@ check: $(READY) ## Lint, types, the directions of imports, and the manifests
 	$(BIN)/python -m mlaas.testing.manifest_check eventing
 
 images: ## Build the container images with docker, podman or buildah: docs/images.md
-	$(PYTHON) images/build.py
+	$(PYTHON) images/build.py $(ARGS)
 
 images-archive: ## The same, and write them to build/images for a cluster without a registry
-	$(PYTHON) images/build.py --archive
+	$(PYTHON) images/build.py --archive $(ARGS)
+
+base-image: ## Make a base for them from Debian's packages, without a registry; as root, with mmdebstrap
+	sh images/base.sh
 
 docs: $(READY) ## Write docs/reference from the contract and the settings
 	$(BIN)/python -m mlaas.reference docs/reference
@@ -53,4 +56,4 @@ bench: $(READY) ## Measure the cold start against torch + transformers
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) build
 
-.PHONY: help setup demo test test-faults test-cluster images images-archive check docs bench clean
+.PHONY: help setup demo test test-faults test-cluster images images-archive base-image check docs bench clean

@@ -2,7 +2,8 @@
 
     python3 images/build.py                                # serve and train, named mlaas-serve:latest and mlaas-train:latest
     python3 images/build.py --target serve-gpu --tag 1.2   # the other one
-    python3 images/build.py --prefix dev.local/ --archive  # OCI archives in build/images, for a cluster without a registry
+    python3 images/build.py --prefix dev.local/ --archive  # archives in build/images, for a cluster without a registry
+    python3 images/build.py --target serve-models          # serve with models: mlaas catalog stage NAME --to build/models
     python3 images/build.py --base localhost/mlaas-base    # on a machine without a registry, after images/base.sh
 
 Prints each image's size and how many packages are in it, and writes its list of packages (CycloneDX) to build/images.
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "build" / "images"
 TOOLS = ("docker", "podman", "buildah")
+TARGETS = ("serve", "serve-gpu", "train", "serve-models", "models")
 
 
 def works(tool: str) -> bool:
@@ -55,6 +57,14 @@ def build(tool: str, target: str, name: str, base: str | None) -> None:
     run(tool, *words, *arguments, "--target", target, "--tag", name, "--file", ROOT / "Dockerfile", ROOT)
 
 
+def models(target: str) -> list[str]:
+    """The versions of models that go into an image. Ends the program where one is asked for and there are none."""
+    if not target.endswith("models"):
+        return []
+    found = sorted(path.parent.name for path in (ROOT / "build" / "models").glob("*/manifest.json"))
+    return found or sys.exit("build/models holds no model: `mlaas catalog stage NAME --to build/models` puts some there.")
+
+
 def sbom(tool: str, name: str) -> dict:
     """The list of packages that an image holds."""
     if tool != "buildah":
@@ -64,6 +74,16 @@ def sbom(tool: str, name: str) -> dict:
         return json.loads((Path(run("buildah", "mount", container).strip()) / "opt/mlaas/sbom.json").read_text())
     finally:
         run("buildah", "rm", container)
+
+
+def listing(tool: str, name: str, image: str, baked: list[str]) -> list[str]:
+    """Write what an image holds to build/images; words about it."""
+    if image == "mlaas-models":  # no file system to list packages of
+        return [f"models {' '.join(baked)}"]
+    listed = sbom(tool, name)
+    (OUTPUT / f"{image}.cdx.json").write_text(json.dumps(listed, indent=1) + "\n")
+    words = [f"{len(listed['components'])} packages, listed in build/images/{image}.cdx.json"]
+    return [*words, f"models {' '.join(baked)}"] if baked else words
 
 
 def size(tool: str, name: str) -> str:
@@ -84,7 +104,7 @@ def archive(tool: str, name: str, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", nargs="+", default=["serve", "train"], choices=["serve", "serve-gpu", "train"])
+    parser.add_argument("--target", nargs="+", default=["serve", "train"], choices=TARGETS)
     parser.add_argument("--base", help="an image with Python 3.11; python:3.11-slim-bookworm by default")
     parser.add_argument("--prefix", default="", help="before the images' names, e.g. registry.example.org/mlaas/")
     parser.add_argument("--tag", default="latest")
@@ -96,13 +116,13 @@ def main() -> None:
         sys.exit("None of docker, podman and buildah works here. Install one of them, e.g. `apt-get install buildah`.")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     for target in options.target:
-        name = f"{options.prefix}mlaas-{target}:{options.tag}"
+        image = f"mlaas-{target}"
+        name = f"{options.prefix}{image}:{options.tag}"
+        baked = models(target)
         build(tool, target, name, options.base)
-        listed = sbom(tool, name)
-        (OUTPUT / f"mlaas-{target}.cdx.json").write_text(json.dumps(listed, indent=1) + "\n")
         if options.archive:
-            archive(tool, name, OUTPUT / f"mlaas-{target}.tar")
-        print(f"{name}: {size(tool, name)}, {len(listed['components'])} packages, listed in build/images/mlaas-{target}.cdx.json")
+            archive(tool, name, OUTPUT / f"{image}.tar")
+        print(f"{name}: {', '.join([size(tool, name), *listing(tool, name, image, baked)])}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import sbom
 import slim
 
 ENVIRONMENT = Path("/opt/mlaas")
@@ -24,7 +25,8 @@ def main(extras: str) -> None:
     """Install, slim, compile, list."""
     for name in [name for name, value in os.environ.items() if name.startswith("PIP_") and not value]:
         del os.environ[name]  # a build argument that was not given
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", "constraints.txt"]
+    os.environ["PIP_CONSTRAINT"] = str(Path("constraints.txt").absolute())  # unlike --constraint it holds for what builds packages, too
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
     here = [sys.executable, "-m", "pip", "--python", str(PYTHON), *pip[3:]]
     subprocess.run([*here, "--no-compile", f".[{extras}]"], check=True)
     subprocess.run([*pip, "cyclonedx-bom"], check=True)
@@ -32,8 +34,7 @@ def main(extras: str) -> None:
     slim.slim(packages, serving="train" not in extras.split(","))
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(packages, quiet=2, workers=os.cpu_count() or 1, invalidation_mode=mode)
-    listing = Path(sys.executable).with_name("cyclonedx-py")
-    subprocess.run([listing, "environment", "--output-reproducible", "--output-file", ENVIRONMENT / "sbom.json", PYTHON], check=True)
+    sbom.write(PYTHON, ENVIRONMENT / "sbom.json")
 
 
 if __name__ == "__main__":

@@ -212,6 +212,8 @@ def _open_session(bundle: Bundle, threads: int, candidates: Sequence[Provider]) 
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3  # its warnings go to stderr unstructured
+    if any(name == "CUDAExecutionProvider" for name, _ in candidates):
+        onnxruntime.preload_dlls(directory="")  # CUDA's libraries come as packages, where the loader does not look
     for name, settings in candidates:
         try:
             session = onnxruntime.InferenceSession(str(bundle.graph), options, providers=[(name, settings)], enable_fallback=0)

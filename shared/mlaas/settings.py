@@ -21,7 +21,7 @@ __all__ = ["LIBRARY_DEFAULTS", "Settings", "current", "load", "named", "table"]
 
 # Read by libraries, where nobody has set them otherwise: ONNX Runtime's and the hub's own reports of their use to their makers are off.
 LIBRARY_DEFAULTS = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-_FOLDERS_AND_FILES = ("home", "root", "cache", "kafka_ca", "kafka_certificate", "kafka_key")
+_FOLDERS_AND_FILES = ("home", "root", "cache", "staged", "kafka_ca", "kafka_certificate", "kafka_key")
 
 
 class BadSetting(MlaasError):
@@ -65,6 +65,9 @@ class Settings:
     )
     root: Path | None = _setting("MLAAS_ROOT", None, Path, "The one folder under which `local` paths live; `<home>/artefacts` by default.")
     cache: Path | None = _setting("MLAAS_CACHE", None, Path, "Folder of verified downloads; `<home>/cache` by default.")
+    staged: Path | None = _setting(
+        "MLAAS_STAGED", None, Path, "Folder of models that were put here beforehand, a folder for each version; used before a download."
+    )
     cache_bytes: int = _setting(
         "MLAAS_CACHE_BYTES", 20 * 1024**3, int, "Size in bytes beyond which the least recently used downloads are removed."
     )

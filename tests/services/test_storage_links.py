@@ -13,10 +13,11 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
-from mlaas import documents, settings, storage
+from mlaas import documents, models, settings, storage
 from mlaas.bundles import open_bundle
 from mlaas.catalog import Catalog
 from mlaas.cli import app
+from mlaas.contracts import ModelRef
 from mlaas.errors import InvalidRequest, MlaasError, NotFound, Unavailable
 from mlaas.settings import Settings
 from mlaas.storage import s3_client
@@ -134,6 +135,27 @@ def test_the_command_line_downloads_an_entry_whole_into_a_new_folder(
     assert mlaas("catalog", "download", "tiny", "--to", "empty", "--version", "1")[0] == 0
     assert open_bundle(tmp_path / "empty").digest == entry["digest"]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_staged_model_is_served_from_the_catalog_without_the_object_store(here: Settings, tmp_path: Path) -> None:
+    bundle = tiny_models.embedder(tmp_path / "made")
+    path = storage.publish(bundle.folder, f"{BUCKET}/{tmp_path.name}/m", "s3", bundle.digest[:16], settings=here)
+    Catalog(documents.shared()).publish("models", "tiny", bundle.digest, {"path": path, "storage_type": "s3"})
+    for _ in range(2):
+        status, output, _ = mlaas("catalog", "stage", "tiny", "--to", str(tmp_path / "models"), "--json")
+        assert status == 0, output
+        assert [one["folder"] for one in json.loads(output)["models"]] == [str(tmp_path / "models" / bundle.digest[:16])]
+    away = dataclasses.replace(here, staged=tmp_path / "models", s3_endpoint="http://127.0.0.1:9", cache=tmp_path / "none")
+    loaded = models.load(ModelRef(name="tiny"), settings=away)
+    assert loaded.model.bundle.folder == tmp_path / "models" / bundle.digest[:16]
+    assert loaded.version.digest == bundle.digest
+
+
+def test_a_version_that_no_function_would_find_is_not_staged(entry: dict[str, str], tmp_path: Path) -> None:
+    status, _, errors = mlaas("catalog", "stage", "tiny", "--to", str(tmp_path / "models"))
+    assert status == 3
+    assert "not named after its files" in errors
+    assert not (tmp_path / "models").exists()
 
 
 def test_a_download_that_is_damaged_on_the_way_leaves_no_folder(entry: dict[str, str], here: Settings, tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import dataclasses
 import os
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from tokenizers import Tokenizer, processors
 
@@ -229,6 +231,16 @@ def test_a_provider_that_does_not_load_gives_way_to_the_next(bundle, caplog):
         session = engine._open_session(bundle, 0, [absent, ("CPUExecutionProvider", {})])
     assert session.get_providers() == ["CPUExecutionProvider"]
     assert [record.message for record in caplog.records] in (["engine.provider_missing"], ["engine.provider_failed"])
+
+
+@pytest.mark.parametrize(("candidates", "asked"), [([engine.CPU], []), ([("CUDAExecutionProvider", {}), engine.CPU], [""])])
+def test_cudas_libraries_are_looked_for_among_the_packages_where_cuda_is_to_compute(bundle, candidates, asked, monkeypatch):
+    directories = []
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda *, directory: directories.append(directory))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # this ONNX Runtime has no CUDA
+        assert engine._open_session(bundle, 0, candidates).get_providers() == ["CPUExecutionProvider"]
+    assert directories == asked
 
 
 def test_many_threads_get_the_answers_that_one_gets(model):

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "images"))
 import build  # noqa: E402 - not a package of the project
+import sbom  # noqa: E402
 import slim  # noqa: E402
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -43,13 +44,10 @@ def test_no_shell_form_is_used():
 def test_what_is_sent_to_the_builder_is_named():
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert ignored[0] == "*"
-    copied = {
-        source.split("/")[0]
-        for line in DOCKERFILE.splitlines()
-        if line.startswith("COPY") and "--from" not in line
-        for source in line.split()[1:-1]
-    }
-    assert copied <= {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    named = [line.removeprefix("!") for line in ignored if line.startswith("!")]
+    copies = [line.split()[1:-1] for line in DOCKERFILE.splitlines() if line.startswith("COPY") and "--from" not in line]
+    for source in (source for sources in copies for source in sources):
+        assert any(source == name or source.startswith(f"{name}/") for name in named), source
 
 
 def test_a_serving_image_loses_the_tools_of_training_and_a_training_image_does_not(tmp_path):
@@ -86,3 +84,39 @@ def test_the_first_builder_that_works_is_used_and_none_is_an_error_with_a_remedy
     monkeypatch.setattr(sys, "argv", ["build.py"])
     with pytest.raises(SystemExit, match="apt-get install buildah"):
         build.main()
+
+
+def test_only_the_images_that_are_made_for_it_have_models_in_them():
+    having = {name for name, text in stages().items() if "build/models" in text}
+    assert having == {"serve-models", "models"}
+    assert "MLAAS_STAGED=/models" in stages()["serve-models"]
+    assert set(build.TARGETS) <= stages().keys()
+
+
+def test_an_image_of_models_is_not_built_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    assert build.models("serve") == []
+    with pytest.raises(SystemExit, match="mlaas catalog stage"):
+        build.models("serve-models")
+    (tmp_path / "build" / "models" / "0123456789abcdef").mkdir(parents=True)
+    (tmp_path / "build" / "models" / "0123456789abcdef" / "manifest.json").touch()
+    assert build.models("serve-models") == ["0123456789abcdef"]
+
+
+def test_the_packages_of_the_base_are_listed_and_removed_ones_are_not():
+    status = (
+        "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.36-9+deb12u10\nDescription: GNU C\n more: words\n\n"
+    )
+    status += "Package: gone\nStatus: deinstall ok config-files\nArchitecture: amd64\nVersion: 1\n\n"
+    status += "Package: epoch\nStatus: install ok installed\nArchitecture: all\nVersion: 1:2.0\n"
+    purls = [one["purl"] for one in sbom.debian_packages(status)]
+    assert purls == ["pkg:deb/debian/libc6@2.36-9+deb12u10?arch=amd64", "pkg:deb/debian/epoch@1%3A2.0?arch=all"]
+
+
+def test_everything_that_is_asked_for_by_name_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = set(project["build-system"]["requires"]) | set(project["project"]["dependencies"]) | {"cyclonedx-bom"}
+    for extra in ("cpu", "gpu", "tracing", "train"):
+        asked |= set(project["project"]["optional-dependencies"][extra])
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert {re.split(r"[<>=\[]", name)[0] for name in asked} <= pinned

@@ -216,6 +216,21 @@ def test_with_gpus_each_pod_that_holds_a_model_has_one_and_no_other_has():
         assert pods[name]["image"] == "mlaas-serve-gpu"
 
 
+def test_with_staged_models_each_function_that_holds_one_finds_what_the_init_container_copied():
+    for name, one in of("staged", "Service").items():
+        spec = pod(one)
+        if name in ("index", "train"):
+            assert "initContainers" not in spec
+            continue
+        (stage,), (function,) = spec["initContainers"], spec["containers"]
+        assert stage["image"] == "mlaas-serve-models"
+        (place,) = [mount["mountPath"] for mount in function["volumeMounts"] if mount["name"] == "staged" and mount["readOnly"]]
+        assert {"name": "MLAAS_STAGED", "value": place} in function["env"]
+        assert {"name": "staged", "mountPath": place} in stage["volumeMounts"]
+        assert "staged" in {volume["name"] for volume in spec["volumes"]}
+        assert stage["securityContext"] == function["securityContext"]
+
+
 def test_with_index_shards_an_index_build_has_as_many_pods_as_shards():
     spec = of("index_shards", "JobSink")["index"]["spec"]["job"]["spec"]
     (shards,) = [one["value"] for one in spec["template"]["spec"]["containers"][0]["env"] if one["name"] == "MLAAS_INDEX_SHARDS"]

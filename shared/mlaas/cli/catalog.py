@@ -12,6 +12,7 @@ from .. import display, storage
 from ..errors import InvalidRequest, NotFound
 from ..settings import current
 from ..storage.presigned import LONGEST
+from ..storage.staged import version_of
 from .options import Json, open_catalog, says_why
 
 __all__ = ["catalog_app"]
@@ -101,6 +102,33 @@ def catalog_download(
     with display.transfer(f"downloading {name}", disable=as_json) as progress:
         storage.download(entry["path"], entry["storage_type"], to, settings=current(), progress=progress)
     display.said(f"{name} version {entry['version']} is in {to}", {**entry, "folder": str(to)}, as_json)
+
+
+@catalog_app.command("stage", epilog="Example: mlaas catalog stage infn-structures minilm --to build/models")
+@says_why
+def catalog_stage(
+    names: Annotated[list[str], typer.Argument(help="Models of the catalog.")],
+    to: Annotated[Path, typer.Option(help="A folder, made if need be; what it has already stays.")],
+    alias: Alias = None,
+    as_json: Json = False,
+) -> None:
+    """Put models where functions find them without a download: a folder for each version, for MLAAS_STAGED."""
+    entries = [open_catalog().resolve("models", name, alias=alias) for name in names]
+    for entry in entries:
+        version = version_of(entry["path"])
+        if not entry["digest"].startswith(version):
+            raise InvalidRequest(
+                f"`{version}` of `{entry['name']}` is not named after its files, so no function would find it",
+                field="NAMES",
+                remedy="Publish the model again with `mlaas export` or a training.",
+            )
+        entry["folder"] = str(to / version)
+        if not (to / version).exists():
+            to.mkdir(parents=True, exist_ok=True)
+            with display.transfer(f"staging {entry['name']}", disable=as_json) as progress:
+                storage.download(entry["path"], entry["storage_type"], to / version, settings=current(), progress=progress)
+    text = "\n".join(f"{one['name']} version {one['version']} is in {one['folder']}" for one in entries)
+    display.said(text, {"models": entries}, as_json)
 
 
 def _seconds(text: str) -> int:

@@ -17,21 +17,22 @@ from .s3_client import PART, Location, client, mapped_errors, transfer_config
 from .s3_found import IMMUTABLE, Found, Remote, asked, find, nothing, pointed, resolve, version_at
 from .s3_objects import names, put, remove
 from .s3_publish import publish
+from .staged import staged, version_of
 
 __all__ = ["exists", "fetch", "links", "names", "publish", "put", "remove"]
 
 
 def fetch(path: str, revision: str | None, settings: Settings, progress: Progress | None = None) -> Path:
-    """A verified copy in the cache of downloads. A version that is there already costs no request beyond that for the pointer."""
+    """A verified copy, staged or in the cache. A version that is there already costs no request beyond that for the pointer."""
     where = asked(path, revision)
     cache = Cache(settings.downloads, settings.cache_bytes)
-    if hit := cache.get(_source(settings, where), IMMUTABLE):
+    if hit := _here(settings, cache, where):
         return hit
     s3 = client(settings)
     with mapped_errors():
         if revision is None and (version := pointed(s3, where)):
             where = version
-            if hit := cache.get(_source(settings, where), IMMUTABLE):
+            if hit := _here(settings, cache, where):
                 return hit
             found = version_at(s3, where)
         else:
@@ -52,6 +53,10 @@ def exists(path: str, revision: str | None, settings: Settings) -> bool:
             return resolve(s3, where, revision) is not None
     except NotFound:
         return False
+
+
+def _here(settings: Settings, cache: Cache, version: Location) -> Path | None:
+    return staged(version_of(version.key), settings) or cache.get(_source(settings, version), IMMUTABLE)
 
 
 def _source(settings: Settings, where: Location) -> str:

@@ -3,6 +3,9 @@
 import copy
 import re
 import shutil
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -229,6 +232,21 @@ def test_with_staged_models_each_function_that_holds_one_finds_what_the_init_con
         assert {"name": "staged", "mountPath": place} in stage["volumeMounts"]
         assert "staged" in {volume["name"] for volume in spec["volumes"]}
         assert stage["securityContext"] == function["securityContext"]
+
+
+def test_the_init_container_copies_models_and_leaves_the_folder_that_it_does_not_own_as_it_is(tmp_path):
+    patch = yaml.safe_load((EVENTING / "components" / "staged" / "service.patch.yaml").read_text())
+    (program,) = patch[0]["value"][0]["args"]
+    models, volume = tmp_path / "models", tmp_path / "staged"
+    (models / "0123456789abcdef").mkdir(parents=True)
+    (models / "0123456789abcdef" / "manifest.json").write_text("{}")
+    volume.mkdir()
+    volume.chmod(0o1777)
+    program = program.replace("/models", str(models)).replace("/staged", str(volume))
+    for _ in range(2):  # an init container may run again
+        subprocess.run([sys.executable, "-c", program], check=True)
+    assert (volume / "0123456789abcdef" / "manifest.json").read_text() == "{}"
+    assert stat.S_IMODE(volume.stat().st_mode) == 0o1777
 
 
 def test_with_index_shards_an_index_build_has_as_many_pods_as_shards():

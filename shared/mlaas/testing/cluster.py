@@ -182,12 +182,12 @@ class Cluster:
 
 
 def _read(process: subprocess.Popen[str], times: PodTimes) -> None:
-    """Note the pods of a stream of JSON documents, each of which ends with a line `}`."""
+    """Note the pods of a stream of JSON documents: a line each, or many lines of which the last is `}`."""
     assert process.stdout, "a pipe was asked for"
     lines: list[str] = []
     for line in process.stdout:
         lines.append(line)
-        if line.rstrip("\n") == "}":
+        if line.startswith("}") or (line.startswith("{") and line.endswith("}\n")):
             times.note(json.loads("".join(lines))["object"])
             lines.clear()
 

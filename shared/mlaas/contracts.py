@@ -504,6 +504,21 @@ class Augment(Contract):
     typos: Typos = Typos()
 
 
+class CleanUp(Contract):
+    """What is repaired in the texts before they are compared, split and trained on; texts that are served are read as they come."""
+
+    mojibake: bool = Field(True, description="Text that was decoded wrongly, such as `UniversitÃ\xa0`, HTML entities, control characters.")
+    unicode: Literal["NFC", "NFKC"] | None = Field("NFC", description="The Unicode form; NFKC also takes ligatures and widths away.")
+    whitespace: bool = Field(True, description="Runs of white space become one space, and what has no width goes.")
+    urls: str | None = Field(
+        None, max_length=100, description="What a web address becomes, e.g. `<url>` or an empty text; kept by default."
+    )
+    emails: str | None = Field(None, max_length=100, description="What an e-mail address becomes; kept by default.")
+
+
+Weight = Annotated[float, Field(gt=0, le=1e6)]
+
+
 class TrainDataset(Contract):
     """What to train on: CSV, TSV, JSONL or Parquet with named columns; CoNLL files of tagged words; SQuAD JSON."""
 
@@ -520,6 +535,17 @@ class TrainDataset(Contract):
     question_column: Column = Field("question", description="question-answering.")
     context_column: Column = Field("context", description="question-answering: the text that holds the answer.")
     answers_column: Column = Field("answers", description="question-answering: `{text: [...], answer_start: [...]}`, as SQuAD has it.")
+    clean: CleanUp | None = Field(None, description="Repair the texts of `text_column` and `pair_column`.")
+    deduplicate: Literal["exact", "normalised"] | None = Field(
+        None,
+        description="Which rows are dropped as duplicates: the same texts and label (`exact`, the default), or also those that differ in "
+        "case, accents, punctuation and spacing only.",
+    )
+    class_weights: Literal["balanced", "none"] | dict[str, Weight] | None = Field(
+        None,
+        description="text-classification: weigh mistakes by class instead of drawing rare classes more often: `balanced`, `none` (every "
+        "row once, all the same), or weights by label.",
+    )
     augment: Augment | None = Field(None, description="text-classification: typing errors in the training rows, other ones in each epoch.")
     misspelt_rate: float | None = Field(
         None,

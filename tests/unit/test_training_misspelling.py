@@ -21,7 +21,7 @@ from mlaas.training import pipelines
 from mlaas.training.misspelling import COPIES, Misspeller, copies, misspelt
 from mlaas.training.rows import Row, normalised
 from mlaas.training.run import Outcome, Sources, train
-from mlaas.training.supported import check_misspelling
+from mlaas.training.supported import check_data
 
 TEXTS = [sentence(random.Random(number), (BIRDS, STONES)[number % 2]) for number in range(40)]
 
@@ -105,10 +105,10 @@ def test_copies_keep_their_labels_and_are_not_alike() -> None:
 @pytest.mark.parametrize("asked", [{"augment": {}}, {"misspelt_rate": 0.2}])
 def test_other_objectives_refuse_typing_errors_by_the_name_of_the_field(asked: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        check_misspelling(asking("masked-lm", **asked))
+        check_data(asking("masked-lm", **asked))
     assert caught.value.field == f"dataset.{next(iter(asked))}"
-    check_misspelling(asking("masked-lm"))
-    check_misspelling(asking(**asked))
+    check_data(asking("masked-lm"))
+    check_data(asking(**asked))
 
 
 @pytest.fixture(scope="module")

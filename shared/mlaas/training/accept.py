@@ -11,7 +11,7 @@ from ..errors import InvalidRequest
 from ..settings import current
 from ..tasks import Tasks
 from .searchable import check_search
-from .supported import check, check_architecture, check_columns, check_metric, check_misspelling, check_scratch
+from .supported import check, check_architecture, check_columns, check_data, check_metric, check_scratch
 
 __all__ = ["accept"]
 
@@ -28,8 +28,8 @@ def accept(request: TrainRequest, cause: CloudEvent, publish: bool) -> CloudEven
     check(str(request.model.objective))
     check_architecture(request)
     check_columns(request)
+    check_data(request)
     check_metric(request)
-    check_misspelling(request)
     check_scratch(request)
     check_search(request)
     if not request.model.path and not request.model.architecture:

@@ -31,9 +31,15 @@ def fingerprint(request: TrainRequest, checkpoint: Checkpoint, sources: Sources)
         "model": checkpoint.digest,
         "tokenizer": hashlib.sha256(checkpoint.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "data": content_digest(sources.table),
-        "libraries": {name: importlib.metadata.version(name) for name in (*LIBRARIES, *(("typo",) if request.dataset.augment else ()))},
+        "libraries": {name: importlib.metadata.version(name) for name in _libraries(request)},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _libraries(request: TrainRequest) -> tuple[str, ...]:
+    """Those that the texts depend on only where they are asked to change them."""
+    asked = request.dataset
+    return (*LIBRARIES, *(("typo",) if asked.augment else ()), *(("ftfy",) if asked.clean and asked.clean.mojibake else ()))
 
 
 def content_digest(place: Path) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from .. import datasets
 from ..contracts import TrainDataset
 from ..errors import InvalidRequest
-from .rows import Row, normalised, split
+from .cleanup import cleaner
+from .rows import Row, identity, normalised, split
 
 __all__ = ["Pair", "Pairs", "read_pairs", "split_pairs"]
 
@@ -37,16 +38,20 @@ def read_pairs(table: Path, dataset: TrainDataset, *, labelled: bool) -> Pairs:
     """The pairs of the columns `text_column` and `pair_column`. Raises InvalidRequest if fewer than two are usable."""
     assert dataset.pair_column, "checked when the training was accepted"
     columns = [dataset.text_column, dataset.pair_column, *([dataset.label_column] if labelled else [])]
-    kept: dict[Pair, None] = {}
+    tidy, same = cleaner(dataset.clean), identity(dataset)
+    kept: list[Pair] = []
+    seen: set[tuple[str, ...]] = set()
     empty = duplicates = 0
     for row in datasets.read(table, columns):
-        pair = Pair(*("" if row[name] is None else str(row[name]).strip() for name in columns))
+        first, second, *label = ("" if row[name] is None else str(row[name]) for name in columns)
+        pair = Pair(tidy(first), tidy(second), *map(str.strip, label))
         if not pair.first or not pair.second or (labelled and not pair.label):
             empty += 1
-        elif pair in kept:
+        elif (key := (same(pair.first), same(pair.second), pair.label)) in seen:
             duplicates += 1
         else:
-            kept[pair] = None
+            seen.add(key)
+            kept.append(pair)
     if len(kept) < 2:
         raise InvalidRequest(
             f"the data set has {len(kept)} usable pairs: at least two are needed",

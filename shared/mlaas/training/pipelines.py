@@ -29,6 +29,7 @@ from .progress import Meter, Report
 from .rows import Row, check_labels, read_rows, split
 from .scores import classification_figures, confusion
 from .staging import staged
+from .weights import class_weights
 
 __all__ = ["train"]
 
@@ -66,7 +67,7 @@ def train(request: TrainRequest, table: Path, out: Path, report: Callable[[Repor
     fitted = [*given, *copies(given, request)]
     tokenizer = _vocabulary([row.text for row in fitted], meter)
     training, test = (_side(rows, labels, tokenizer, meter) for rows in (fitted, held_out))
-    transform, classifier = _steps(str(request.model.architecture), request.model_train.seed, training)
+    transform, classifier = _steps(request, training, _weights(request, labels, training))
     _fit(classifier, _features(transform, training.counts), training.classes, _features(transform, test.counts), test.classes, meter)
     probabilities = classifier.predict_proba(_features(transform, test.counts))
     evaluation = _evaluation(probabilities, test.classes, labels)
@@ -146,7 +147,14 @@ def _side(rows: Sequence[Row], labels: Sequence[str], tokenizer: NgramTokenizer,
     return Side(counts.log1p(), np.array([number[row.label] for row in rows]))
 
 
-def _steps(architecture: str, seed: int, training: Side) -> tuple[list[Any], Any]:
+def _weights(request: TrainRequest, labels: Sequence[str], training: Side) -> dict[int, float] | None:
+    asked = request.dataset.class_weights
+    if asked is None:
+        return None
+    return dict(enumerate(class_weights(asked, labels, np.bincount(training.classes, minlength=len(labels)).tolist())))
+
+
+def _steps(request: TrainRequest, training: Side, weights: dict[int, float] | None) -> tuple[list[Any], Any]:
     """The fitted steps before the classifier, and the classifier, not fitted."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.feature_extraction.text import TfidfTransformer
@@ -155,8 +163,9 @@ def _steps(architecture: str, seed: int, training: Side) -> tuple[list[Any], Any
 
     weighed = TfidfTransformer()
     features = weighed.fit_transform(training.counts)
+    architecture, seed = str(request.model.architecture), request.model_train.seed
     if architecture == "tfidf-linear":
-        return [weighed], LogisticRegression(C=10.0, max_iter=STEPS, warm_start=True, random_state=seed)
+        return [weighed], LogisticRegression(C=10.0, max_iter=STEPS, warm_start=True, random_state=seed, class_weight=weights)
     selected = SelectKBest(chi2, k=min(SELECTED, features.shape[1])).fit(features, training.classes)
     least = min(20, max(1, features.shape[0] // 20))
     boosting = HistGradientBoostingClassifier(
@@ -167,6 +176,7 @@ def _steps(architecture: str, seed: int, training: Side) -> tuple[list[Any], Any
         warm_start=True,
         early_stopping=False,
         random_state=seed,
+        class_weight=weights,
     )
     return [weighed, selected], boosting
 

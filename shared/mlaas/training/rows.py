@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import numpy as np
 
 from ..contracts import TrainDataset
 from ..errors import InvalidRequest
+from .cleanup import cleaner
 
-__all__ = ["Row", "Rows", "check_labels", "clean", "normalised", "read_rows", "split"]
+__all__ = ["Row", "Rows", "check_labels", "clean", "identity", "normalised", "read_rows", "split"]
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,28 @@ def read_rows(table: Path, dataset: TrainDataset, *, labelled: bool) -> Rows:
 
 
 def clean(records: Iterable[dict[str, Any]], dataset: TrainDataset, *, labelled: bool) -> Rows:
-    """The first of every distinct (text, label) whose text, and label where one is needed, is not empty."""
-    kept: dict[Row, None] = {}
+    """The first of every distinct (text, label) whose text, cleaned, and label where one is needed, is not empty."""
+    kept: list[Row] = []
+    seen: set[tuple[str, str]] = set()
+    tidy, same = cleaner(dataset.clean), identity(dataset)
     empty = unlabelled = duplicates = 0
     for record in records:
-        row = Row(_string(record[dataset.text_column]), _string(record[dataset.label_column]) if labelled else "")
+        row = Row(tidy(_raw(record[dataset.text_column])), _string(record[dataset.label_column]) if labelled else "")
         if not row.text:
             empty += 1
         elif labelled and not row.label:
             unlabelled += 1
-        elif row in kept:
+        elif (key := (same(row.text), row.label)) in seen:
             duplicates += 1
         else:
-            kept[row] = None
+            seen.add(key)
+            kept.append(row)
     return Rows(rows=tuple(kept), dropped_empty=empty, dropped_unlabelled=unlabelled, dropped_duplicates=duplicates)
+
+
+def identity(dataset: TrainDataset) -> Callable[[str], str]:
+    """What of a text two rows must have in common to be duplicates."""
+    return normalised if dataset.deduplicate == "normalised" else str
 
 
 def check_labels(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -138,4 +147,9 @@ def _take(groups: Iterable[Sequence[int]], quota: int, rows: Sequence[Row], left
 
 
 def _string(value: object) -> str:
-    return "" if value is None else str(value).strip()
+    return _raw(value).strip()
+
+
+def _raw(value: object) -> str:
+    """Not stripped: the space at the end of `UniversitÃ\xa0` is half of a letter, which only a clean-up knows."""
+    return "" if value is None else str(value)

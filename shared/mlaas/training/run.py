@@ -31,7 +31,7 @@ from .progress import Meter, Report
 from .quiet import quiet
 from .staging import staged
 from .starting_point import Sources, max_length, starting_point
-from .supported import check, check_columns, check_metric, check_misspelling, check_scratch
+from .supported import check, check_columns, check_data, check_metric, check_scratch
 from .watch import Watch
 
 __all__ = ["Outcome", "Report", "Sources", "train"]
@@ -57,8 +57,8 @@ def train(
     """
     check(str(request.model.objective))
     check_columns(request)
+    check_data(request)
     check_metric(request)
-    check_misspelling(request)
     check_scratch(request)
     meter = Meter(report=report)
     where = device()

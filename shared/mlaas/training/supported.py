@@ -5,17 +5,7 @@ from __future__ import annotations
 from ..contracts import TrainRequest
 from ..errors import InvalidRequest
 
-__all__ = [
-    "FIGURES",
-    "SCRATCH",
-    "SUPPORTED",
-    "check",
-    "check_architecture",
-    "check_columns",
-    "check_metric",
-    "check_misspelling",
-    "check_scratch",
-]
+__all__ = ["FIGURES", "SCRATCH", "SUPPORTED", "check", "check_architecture", "check_columns", "check_data", "check_metric", "check_scratch"]
 
 # Objective -> the module whose `prepare(Preparation) -> Task` trains for it.
 SUPPORTED = {
@@ -38,6 +28,10 @@ FIGURES = {
     "causal-lm": ("perplexity",),
     "next-sentence-prediction": ("f1", "macro_f1"),
 }
+# Fields of `dataset` for classes only, and those for texts whose words nothing refers to; the objectives whose words are referred to.
+OF_CLASSES = ("augment", "class_weights", "misspelt_rate")
+OF_TEXTS = ("clean", "deduplicate")
+PLACED = ("token-classification", "question-answering")
 # Objectives that a model can learn from texts alone, and so from nothing.
 SCRATCH = ("masked-lm", "causal-lm")
 
@@ -102,14 +96,19 @@ def check_metric(request: TrainRequest) -> None:
         )
 
 
-def check_misspelling(request: TrainRequest) -> None:
-    """Raise InvalidRequest for typing errors where what is learnt hangs on the letters or on their places."""
-    asked = next((name for name in ("augment", "misspelt_rate") if getattr(request.dataset, name) is not None), None)
-    if asked and request.model.objective != "text-classification":
+def check_data(request: TrainRequest) -> None:
+    """Raise InvalidRequest for what is asked of the data where the objective has no use for it."""
+    objective = str(request.model.objective)
+    asked = {name for name in (*OF_CLASSES, *OF_TEXTS) if getattr(request.dataset, name) is not None}
+    if objective != "text-classification" and (found := sorted(asked & set(OF_CLASSES))):
         raise InvalidRequest(
-            f"typing errors are made for text-classification, not for `{request.model.objective}`",
-            field=f"dataset.{asked}",
-            remedy="Leave it out.",
+            f"`{found[0]}` is for text-classification, not for `{objective}`", field=f"dataset.{found[0]}", remedy="Leave it out."
+        )
+    if objective in PLACED and (found := sorted(asked & set(OF_TEXTS))):
+        raise InvalidRequest(
+            f"the texts of `{objective}` stay as they are: its words and answers stand at places in them",
+            field=f"dataset.{found[0]}",
+            remedy="Leave it out, and clean the data set itself.",
         )
 
 

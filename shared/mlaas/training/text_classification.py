@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from ..contracts import TrainRequest
 from .batches import Batch, Collator, by_length, collator
 from .checkpoints import load_model
 from .confusion import ConfusionTally
@@ -19,12 +20,26 @@ from .objectives import Preparation, Scored
 from .rows import Row, check_labels, read_rows, split
 from .sampling import ClassSampler, grouped_batches
 from .scores import classification_figures
+from .weights import class_weights
 
 __all__ = ["TEMPER", "prepare"]
 
 TEMPER = 0.5  # see sampling.quotas
 UNNAMED = "[NoSite]"  # the label of a text that names no structure: accuracy is also given without it
 EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Weighed(Scored):
+    """Predictions of which each counts by the weight of its class; `weights` is [classes], 1 in the mean over the training rows."""
+
+    weights: torch.Tensor
+
+    @property
+    def loss(self) -> torch.Tensor:
+        """The mean over the rows, not over their weights, so that accumulated batches make the step of one batch."""
+        each = torch.nn.functional.cross_entropy(self.logits.float(), self.targets, reduction="none")
+        return (each * self.weights[self.targets]).mean()
 
 
 @dataclass(kw_only=True)
@@ -40,13 +55,19 @@ class Classification:
     batch_size: int
     seed: int
     dropped: dict[str, int]
+    weights: tuple[float, ...] | None = None  # of each class in the loss; every row is then drawn once an epoch
     misspeller: Misspeller | None = None
     wrong: Labelled | None = None  # the held-out rows with typing errors
     describe: Callable[[dict[str, Any]], dict[str, Any]] = lambda figures: figures
     sampler: ClassSampler = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sampler = ClassSampler(self.train.classes, TEMPER, self.seed)
+        self.sampler = ClassSampler(self.train.classes, self.temper, self.seed)
+
+    @property
+    def temper(self) -> float:
+        """How classes are drawn: see sampling.quotas."""
+        return TEMPER if self.weights is None else 1.0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -66,13 +87,15 @@ class Classification:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """How the classes were balanced: rows each has and rows each gives to an epoch."""
+        """How the classes were balanced: rows each has and rows each gives to an epoch, and weights where there are any."""
         counts = zip(self.sampler.counts, self.sampler.quotas, strict=False)
+        weighed = {} if self.weights is None else {"class_weights": dict(zip(self.labels, self.weights, strict=True))}
         return {
+            **weighed,
             "sampling": {
-                "temper": TEMPER,
+                "temper": self.temper,
                 "rows_per_epoch": {label: {"has": has, "gives": gives} for label, (has, gives) in zip(self.labels, counts, strict=False)},
-            }
+            },
         }
 
     def batches(self, epoch: int) -> Iterator[Batch]:
@@ -104,8 +127,11 @@ class Classification:
         return self.describe(self.evaluation(tally))
 
     def score(self, batch: Batch) -> Scored:
-        """Logits [rows, classes]."""
-        return Scored(self.model(**batch.inputs).logits, batch.targets)
+        """Logits [rows, classes]. Only what is learnt from is weighed: losses of evaluations stay comparable."""
+        logits = self.model(**batch.inputs).logits
+        if self.weights is None or not getattr(self.model, "training", False):
+            return Scored(logits, batch.targets)
+        return Weighed(logits, batch.targets, torch.tensor(self.weights, device=logits.device))
 
     def tally(self) -> ConfusionTally:
         """An empty confusion matrix."""
@@ -149,6 +175,7 @@ def prepare(preparation: Preparation) -> Classification:
         labels=labels,
         train=trained,
         test=labelled(held_out, labels, preparation),
+        weights=_weights(trained, labels, request),
         misspeller=_misspeller(fitted, trained, preparation),
         wrong=labelled(wrong, labels, preparation) if wrong else None,
         describe=lambda figures: describe(figures, request, held_out, wrong),
@@ -161,6 +188,11 @@ def prepare(preparation: Preparation) -> Classification:
             "dropped_duplicates": read.dropped_duplicates,
         },
     )
+
+
+def _weights(trained: Labelled, labels: tuple[str, ...], request: TrainRequest) -> tuple[float, ...] | None:
+    asked = request.dataset.class_weights
+    return None if asked is None else class_weights(asked, labels, np.bincount(trained.classes, minlength=len(labels)).tolist())
 
 
 def _misspeller(rows: Sequence[Row], trained: Labelled, preparation: Preparation) -> Misspeller | None:

@@ -1,6 +1,7 @@
 """Storage against a real S3 server, with a relay in between that counts, breaks and slows down what passes."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -197,6 +198,51 @@ def test_the_pointer_moves_and_a_version_stays_as_it_was(settings: Settings, s3:
     assert storage.publish(folder, at, "s3", "v1", settings=settings) == f"{at}/v1"
     assert (storage.fetch(at, "s3", settings=settings) / "model.onnx").read_bytes() == b"one"
     assert json.loads(s3.get_object(Bucket=BUCKET, Key=f"{at.partition('/')[2]}/latest.json")["Body"].read()) == {"version": "v1"}
+
+
+def another(folder: Path) -> Path:
+    """A version with the same graph and another configuration."""
+    (folder / "config.json").write_text('{"a": 1}')
+    (folder / "manifest.json").unlink()
+    write_manifest(folder, objective="no-objective", max_length=128, provenance={})
+    return folder
+
+
+def test_what_the_next_version_has_alike_is_neither_sent_nor_received_again(
+    settings: Settings, relay: Relay, folder: Path, at: str
+) -> None:
+    storage.publish(folder, at, "s3", "v1", settings=settings)
+    first = storage.fetch(at, "s3", settings=settings)
+    relay.requests.clear()
+    seen: list[tuple[int, int]] = []
+    storage.publish(another(folder), at, "s3", "v2", settings=settings, progress=lambda *done: seen.append(done))
+    assert seen[-1][0] == seen[-1][1]
+    assert not relay.count("^POST .*model.onnx.uploads")
+    second = storage.fetch(at, "s3", settings=settings)
+    assert not relay.count("^GET .*model.onnx")
+    assert second != first
+    assert (second / "config.json").read_text() == '{"a": 1}'
+    assert (second / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
+    assert (second / "model.onnx").stat().st_ino == (first / "model.onnx").stat().st_ino
+    elsewhere = storage.fetch(at, "s3", settings=dataclasses.replace(settings, home=settings.home / "elsewhere"))
+    assert (elsewhere / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
+
+
+def test_a_download_that_has_changed_on_the_disk_is_not_taken_for_the_next_version(settings: Settings, folder: Path, at: str) -> None:
+    storage.publish(folder, at, "s3", "v1", settings=settings)
+    first = storage.fetch(at, "s3", settings=settings)
+    with (first / "model.onnx").open("r+b") as file:
+        file.write(b"damaged")
+    storage.publish(another(folder), at, "s3", "v2", settings=settings)
+    assert (storage.fetch(at, "s3", settings=settings) / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
+
+
+def test_what_the_store_cannot_copy_any_more_is_sent(settings: Settings, s3: Any, folder: Path, at: str) -> None:
+    storage.publish(folder, at, "s3", "v1", settings=settings)
+    (graph,) = [key for key in keys(s3, at) if key.endswith("model.onnx")]
+    s3.delete_object(Bucket=BUCKET, Key=at.partition("/")[2] + graph)
+    storage.publish(another(folder), at, "s3", "v2", settings=settings)
+    assert (storage.fetch(at, "s3", settings=settings) / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
 
 
 def test_a_version_without_its_marker_is_absent(settings: Settings, s3: Any, folder: Path, at: str) -> None:

@@ -16,14 +16,14 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import metrics
-from ..errors import Unavailable
-from .manifests import sync_folder
+from ..errors import InvalidRequest, Unavailable
+from .manifests import MANIFEST, FileRecord, manifest_files, sync_folder
 
 __all__ = ["Cache"]
 
@@ -69,6 +69,13 @@ class Cache:
             _used(place)
             self._evict(0, held=key, keep=place)
             return place
+
+    def files(self) -> dict[str, Path]:
+        """Files of finished downloads by their sha256, as the manifests among them say. Any may be removed at any time."""
+        found: dict[str, Path] = {}
+        for manifest in (self.folder / "entries").glob(f"*/*/{MANIFEST}"):
+            found.update({record.sha256: manifest.parent / name for name, record in _recorded(manifest.parent).items()})
+        return found
 
     def _download(self, place: Path, download: Callable[[Path], None]) -> None:
         staging = self._staging(place.parent.name)
@@ -139,6 +146,13 @@ class Cache:
             yield
         finally:
             os.close(descriptor)
+
+
+def _recorded(place: Path) -> Mapping[str, FileRecord]:
+    try:
+        return manifest_files(place)
+    except InvalidRequest:
+        return {}
 
 
 def _key(source: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from .s3_publish import publish
 from .staged import staged, version_of
 
 __all__ = ["exists", "fetch", "links", "names", "publish", "put", "remove"]
+
+LINKED_BYTES = 1024**2  # what is smaller is received in the time that looking for it takes
 
 
 def fetch(path: str, revision: str | None, settings: Settings, progress: Progress | None = None) -> Path:
@@ -39,7 +42,7 @@ def fetch(path: str, revision: str | None, settings: Settings, progress: Progres
             found = find(s3, where, revision)
         if found is None:
             raise nothing(path, revision)
-        download = partial(_download, s3, found, ByteCount(found.size, progress))
+        download = partial(_download, s3, found, ByteCount(found.size, progress), cache)
         folder = cache.get_or_download(_source(settings, found.where), found.fingerprint, found.size, download)
     return folder / next(iter(found.files)) if found.single else folder
 
@@ -63,7 +66,7 @@ def _source(settings: Settings, where: Location) -> str:
     return json.dumps(["s3", settings.s3_endpoint, where.bucket, where.key])
 
 
-def _download(s3: Any, found: Found, count: ByteCount, staging: Path) -> None:
+def _download(s3: Any, found: Found, count: ByteCount, cache: Cache, staging: Path) -> None:
     """Fill `staging` with the files of `found` and verify them. Raises Unavailable where they are not what was announced."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -72,9 +75,16 @@ def _download(s3: Any, found: Found, count: ByteCount, staging: Path) -> None:
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise InvalidRequest("the folder holds a key that is also a folder", field="path", remedy="Rename the key.") from None
+    here = cache.files() if any(_is_large(remote) for remote in found.files.values()) else {}
+
+    def one(name: str, remote: Remote) -> str | None:
+        if _is_large(remote) and _linked(here.get(remote.sha256 or ""), staging / name, remote):
+            count(remote.size)
+            return remote.sha256
+        return _download_one(s3, found.where.bucket, remote, staging / name, count)
+
     with ThreadPoolExecutor(max_workers=4) as pool:
-        bucket = found.where.bucket
-        tasks = pool.map(lambda item: _download_one(s3, bucket, item[1], staging / item[0], count), found.files.items())
+        tasks = pool.map(one, found.files.keys(), found.files.values())
         try:
             announced = list(tasks)
         except BaseException:  # a signal to stop among them: it must not wait for the rest of a large download
@@ -89,6 +99,25 @@ def _download(s3: Any, found: Found, count: ByteCount, staging: Path) -> None:
         _agree(name, (staging / name).is_file() and (staging / name).stat().st_size == size)
     for name, digest in expected.items():
         _agree(name, sha256_of(staging / name) == digest)
+
+
+def _is_large(remote: Remote) -> bool:
+    """Whether it is worth looking for among the downloads that are here: as another version of an index may have it."""
+    return remote.sha256 is not None and remote.size >= LINKED_BYTES
+
+
+def _linked(source: Path | None, target: Path, remote: Remote) -> bool:
+    """Give a file of another download a second name, if it still is what it was; whether that could be."""
+    if source is None:
+        return False
+    try:
+        os.link(source, target)
+        same = target.stat().st_size == remote.size and sha256_of(target) == remote.sha256
+    except OSError:
+        return False
+    if not same:
+        target.unlink()
+    return same
 
 
 def _agree(name: str, same: bool) -> None:

@@ -13,8 +13,9 @@ from ..errors import InvalidRequest, MlaasError, NotFound, Unavailable
 from ..settings import Settings
 from .paths import checked_path
 
-__all__ = ["Location", "client", "forget", "is_absent", "mapped_errors", "read", "transfer_config"]
+__all__ = ["COPIED_PART", "Location", "client", "forget", "is_absent", "mapped_errors", "read", "transfer_config"]
 
+COPIED_PART = 256 * 1024**2  # bytes of an object that the store copies within itself: nothing is sent, but it has to answer in time
 PART = 8 * 1024**2  # bytes: a larger object is transferred in parts of this size, several at once
 _ABSENT = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 _CREDENTIALS = {
@@ -78,11 +79,11 @@ def _client(endpoint: str | None, _process: int) -> Any:
     return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
 
 
-def transfer_config() -> Any:
-    """How large objects are transferred."""
+def transfer_config(part: int = PART) -> Any:
+    """How large objects are transferred: in parts of so many bytes."""
     from boto3.s3.transfer import TransferConfig
 
-    return TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
+    return TransferConfig(multipart_threshold=part, multipart_chunksize=part, max_concurrency=4)
 
 
 def read(s3: Any, where: Location) -> bytes | None:

@@ -12,10 +12,10 @@ from ..settings import Settings
 from .manifests import sha256_of
 from .paths import POINTER, is_safe_name
 from .progress import ByteCount, Progress
-from .s3_client import Location, client, mapped_errors, transfer_config
+from .s3_client import COPIED_PART, Location, client, mapped_errors, transfer_config
 from .s3_found import ATTEMPT, COMPLETE, version_at
 
-__all__ = ["delete", "keys", "names", "put", "remove", "upload"]
+__all__ = ["copy", "delete", "keys", "names", "put", "remove", "upload"]
 
 _BATCH = 1000  # keys: what one request may delete
 
@@ -60,6 +60,20 @@ def upload(s3: Any, file: Path, where: Location, sha256: str, count: ByteCount) 
     with file.open("rb") as content:
         extra = {"Metadata": {"sha256": sha256}}
         s3.upload_fileobj(content, where.bucket, where.key, ExtraArgs=extra, Callback=count, Config=transfer_config())
+
+
+def copy(s3: Any, key: str, where: Location, sha256: str) -> bool:
+    """Let the store copy the object `key` of the same bucket to `where`, with its sha256 in the metadata; whether it could."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import ClientError
+
+    extra = {"Metadata": {"sha256": sha256}, "MetadataDirective": "REPLACE"}
+    try:
+        s3.copy({"Bucket": where.bucket, "Key": key}, where.bucket, where.key, ExtraArgs=extra, Config=transfer_config(COPIED_PART))
+        size = s3.head_object(Bucket=where.bucket, Key=where.key)["ContentLength"]
+        return bool(size == s3.head_object(Bucket=where.bucket, Key=key)["ContentLength"])
+    except (ClientError, Boto3Error):  # it has gone, may not be read, or the store does not copy
+        return False
 
 
 def keys(s3: Any, where: Location, **more: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from .manifests import MANIFEST, FileRecord, describe, files_of, table
 from .paths import POINTER, checked_version
 from .progress import ByteCount, Progress
 from .s3_client import Location, client, mapped_errors, read
-from .s3_found import ATTEMPT, COMPLETE
-from .s3_objects import upload
+from .s3_found import ATTEMPT, COMPLETE, Remote, pointed, version_at
+from .s3_objects import copy, upload
 
 __all__ = ["publish"]
+
+COPIED_BYTES = 1024**2  # what is smaller is sent in the time that a copy takes
 
 log = logging.getLogger("mlaas")
 
@@ -43,7 +46,7 @@ def _settle(s3: Any, folder: Path, names: list[str], where: Location, progress: 
     uploaded = False
     try:
         files = describe(folder, names)
-        _upload(s3, folder, files, where.child(f"{ATTEMPT}{attempt}"), progress)
+        _upload(s3, folder, files, where.child(f"{ATTEMPT}{attempt}"), progress, _before(s3, where))
         uploaded = True
     finally:
         if not uploaded:
@@ -58,11 +61,28 @@ def _settle(s3: Any, folder: Path, names: list[str], where: Location, progress: 
     _remove(s3, where.child(ATTEMPT), but=where.child(f"{ATTEMPT}{_winner(s3, where)}"))
 
 
-def _upload(s3: Any, folder: Path, files: dict[str, FileRecord], where: Location, progress: Progress | None) -> None:
-    """The manifest goes last."""
+def _before(s3: Any, where: Location) -> Mapping[str, Remote]:
+    """The files of the latest version beside `where`; none where that cannot be read."""
+    try:
+        latest = pointed(s3, Location(where.bucket, where.key.rpartition("/")[0]))
+        version = version_at(s3, latest) if latest else None
+    except InvalidRequest:
+        return {}
+    return version.files if version else {}
+
+
+def _upload(
+    s3: Any, folder: Path, files: dict[str, FileRecord], where: Location, progress: Progress | None, before: Mapping[str, Remote]
+) -> None:
+    """The manifest goes last. What the version `before` has alike is copied within the store instead of sent again."""
     count = ByteCount(sum(record.size for record in files.values()), progress)
     for name in sorted(files, key=lambda name: (name == MANIFEST, name)):
-        upload(s3, folder / name, where.child(name), files[name].sha256, count)
+        size, sha256 = files[name].size, files[name].sha256
+        same = before.get(name)
+        if same and (same.size, same.sha256) == (size, sha256) and size >= COPIED_BYTES and copy(s3, same.key, where.child(name), sha256):
+            count(size)
+        else:
+            upload(s3, folder / name, where.child(name), sha256, count)
 
 
 def _put(s3: Any, where: Location, document: dict[str, Any], **condition: str) -> None:

@@ -74,7 +74,9 @@ def scenario(home):
         seconds = time.monotonic() - started
         sender.join(SECONDS)
         ids.update(event["id"] for event in client.watch(seconds=2))
-        requested = Counter(event["id"] for event in read(platform.bootstrap, "mlaas.requests", lambda found: len(found) >= sender.sent))
+        requested = Counter(
+            event["id"] for event in read(platform.bootstrap, "mlaas.requests", lambda found: len({e["id"] for e in found}) >= sender.sent)
+        )
         letters = waiting(load({"MLAAS_KAFKA": platform.bootstrap})).dead_letters.count
     return SimpleNamespace(
         ids=ids, outages=outages, requested=requested, letters=letters, sent=sender.sent, failed=sender.failed, seconds=seconds

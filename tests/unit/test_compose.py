@@ -82,7 +82,12 @@ def test_a_shell_reads_the_environment_as_the_guide_says(environment: dict[str, 
     assert set(environment.items()) <= {tuple(line.split("=", 1)) for line in shown.stdout.splitlines()}
 
 
+def cluster_names() -> set[str]:
+    sources = [ROOT / "shared" / "mlaas" / "testing" / "cluster.py", *(ROOT / "tests" / "cluster").glob("*.py")]
+    return {name for source in sources for name in re.findall(r'"(MLAAS_TEST_[A-Z_]+)"', source.read_text())}
+
+
 def test_every_setting_that_a_guide_names_exists() -> None:
-    known = {spec.metadata["env"] for spec in fields(Settings)} | {"MLAAS_FAULT_SEED"}  # the fault suite's own
+    known = {spec.metadata["env"] for spec in fields(Settings)} | {"MLAAS_FAULT_SEED"} | cluster_names()  # what two suites ask
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         assert set(re.findall(r"\bMLAAS_[A-Z0-9_]*[A-Z0-9]\b", page.read_text())) <= known, page.name

@@ -1,9 +1,10 @@
-"""Install mlaas with the extras named into /opt/mlaas, leave out what no image needs, compile, and list what is there.
+"""Install into /opt/mlaas what a project needs, or the project itself; leave out what no image needs, compile, and list what is there.
 
-    python install.py cpu,tracing
+    python install.py packages cpu,tracing   # what mlaas needs with these extras, without mlaas; lists it in /opt/mlaas/sbom.json
+    python install.py own                    # mlaas alone
 
 Python files are compiled ahead of time, and trusted by the source's hash and not by its time: a process imports faster, and a
-second build gives the same bytes. The list is /opt/mlaas/sbom.json, CycloneDX.
+second build gives the same bytes. The list is CycloneDX.
 """
 
 import compileall
@@ -21,21 +22,26 @@ ENVIRONMENT = Path("/opt/mlaas")
 PYTHON = ENVIRONMENT / "bin" / "python"
 
 
-def main(extras: str) -> None:
-    """Install, slim, compile, list."""
+def main(what: str, extras: str = "") -> None:
+    """Install the packages or the project, slim, compile, list."""
     for name in [name for name, value in os.environ.items() if name.startswith("PIP_") and not value]:
         del os.environ[name]  # a build argument that was not given
     os.environ["PIP_CONSTRAINT"] = str(Path("constraints.txt").absolute())  # unlike --constraint it holds for what builds packages, too
-    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    here = [sys.executable, "-m", "pip", "--python", str(PYTHON), *pip[3:]]
-    subprocess.run([*here, "--no-compile", f".[{extras}]"], check=True)
-    subprocess.run([*pip, "cyclonedx-bom"], check=True)
+    pip(PYTHON, "install", "--no-compile", *([".", "--no-deps"] if what == "own" else [f".[{extras}]"]))
     (packages,) = ENVIRONMENT.glob("lib/python3*/site-packages")
-    slim.slim(packages, serving="train" not in extras.split(","))
+    if what == "packages":
+        pip(Path(sys.executable), "install", "cyclonedx-bom")
+        sbom.write(PYTHON, ENVIRONMENT / "sbom.json")
+        pip(PYTHON, "uninstall", "--yes", "mlaas")  # it was there for its list of what it needs, and to be listed
+        slim.slim(packages, serving="train" not in extras.split(","))
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(packages, quiet=2, workers=os.cpu_count() or 1, invalidation_mode=mode)
-    sbom.write(PYTHON, ENVIRONMENT / "sbom.json")
+
+
+def pip(python: Path, *words: str) -> None:
+    """Let pip do something in the environment of `python`, which has no pip of its own. Raises CalledProcessError."""
+    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), "--quiet", *words], check=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -26,15 +26,22 @@ def test_every_image_runs_as_an_unprivileged_user_and_brings_no_installer():
     for name in ("serve", "serve-gpu", "train"):
         based_on, _, text = stages()[name].partition("\n")
         assert based_on == "runtime"
-        assert text.split() == ["COPY", f"--from={name}-packages", "/opt/mlaas", "/opt/mlaas"]
+        assert text.split() == [
+            word for stage in (f"{name}-packages", "own") for word in ("COPY", f"--from={stage}", "/opt/mlaas", "/opt/mlaas")
+        ]
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", stages()["runtime"], flags=re.MULTILINE)
 
 
 def test_every_extra_that_is_installed_exists():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    asked = re.findall(r'install\.py", "([a-z,]+)"', DOCKERFILE)
+    asked = re.findall(r'install\.py", "packages", "([a-z,]+)"', DOCKERFILE)
     assert len(asked) == 3
     assert {extra for one in asked for extra in one.split(",")} <= extras.keys()
+
+
+def test_no_layer_of_packages_depends_on_the_platforms_own_code():
+    copied = [line for name in ("build", "serve-packages", "train-packages", "serve-gpu-packages") for line in stages()[name].splitlines()]
+    assert [line for line in copied if line.startswith("COPY shared")] == ["COPY shared/mlaas/__init__.py shared/mlaas/"]
 
 
 def test_no_shell_form_is_used():

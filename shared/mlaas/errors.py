@@ -6,10 +6,22 @@ no other module knows about HTTP statuses or failure events.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-__all__ = ["InvalidRequest", "Malformed", "MlaasError", "NotFound", "Overloaded", "StoreAway", "TooLarge", "Unavailable", "within"]
+__all__ = [
+    "Conflict",
+    "InvalidRequest",
+    "Malformed",
+    "MlaasError",
+    "NotFound",
+    "Outdated",
+    "Overloaded",
+    "StoreAway",
+    "TooLarge",
+    "Unavailable",
+    "within",
+]
 
 
 class MlaasError(Exception):
@@ -36,6 +48,20 @@ class NotFound(InvalidRequest):
 
 class TooLarge(InvalidRequest):
     """The request is larger than the platform takes; send a reference to the data instead."""
+
+
+class Conflict(InvalidRequest):
+    """The request cannot be done as things are. `dependants` are those that are in its way."""
+
+    def __init__(
+        self, detail: str, *, field: str | None = None, remedy: str | None = None, dependants: Sequence[Mapping[str, str]] = ()
+    ) -> None:
+        super().__init__(detail, field=field, remedy=remedy)
+        self.dependants = list(dependants)
+
+
+class Outdated(InvalidRequest):
+    """What is to be changed is not any more what the caller has read."""
 
 
 class Unavailable(MlaasError):

@@ -22,7 +22,7 @@ from cloudevents.http import CloudEvent
 
 from . import events, logs, metrics, references, timing, tracing
 from .contracts import Contract, parse
-from .errors import InvalidRequest, Malformed, MlaasError, NotFound, Overloaded, TooLarge, Unavailable
+from .errors import Conflict, InvalidRequest, Malformed, MlaasError, NotFound, Outdated, Overloaded, TooLarge, Unavailable
 from .settings import current
 
 __all__ = ["Context", "Function", "Response", "check_size", "problem", "problem_response"]
@@ -36,6 +36,8 @@ PROBLEM = "application/problem+json"
 _STATUSES: tuple[tuple[type[MlaasError], int, str], ...] = (
     (Malformed, 400, "Malformed request"),
     (NotFound, 404, "Not found"),
+    (Conflict, 409, "Conflict"),
+    (Outdated, 412, "Precondition failed"),
     (TooLarge, 413, "Request too large"),
     (InvalidRequest, 422, "Invalid request"),
     (Overloaded, 429, "Overloaded"),
@@ -234,6 +236,7 @@ def problem(error: MlaasError) -> dict[str, Any]:
         "detail": error.detail,
         "field": error.field,
         "remedy": error.remedy,
+        "dependants": (error.dependants or None) if isinstance(error, Conflict) else None,
     }
     return {name: value for name, value in body.items() if value is not None}
 

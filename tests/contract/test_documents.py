@@ -13,40 +13,11 @@ from pymongo import MongoClient
 
 from mlaas.documents import INDEXED, Between, Documents, connect, mongo
 from mlaas.errors import InvalidRequest, Unavailable
-from mlaas.testing import mongo_server as mongo_server_
-from mlaas.testing.memory_documents import MemoryDocuments
-
-
-@pytest.fixture(scope="module")
-def mongo_server() -> Iterator[str]:
-    if not mongo_server_.installed():
-        pytest.skip("mongo-java-server is not installed: python -m mlaas.testing.mongo_server install")
-    with mongo_server_.running_mongo_server() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "mongodb"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return _url(request, tmp_path)
-
-
-def _url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "mongodb":
-        return f"{request.getfixturevalue('mongo_server')}-{tmp_path.name[-40:].replace('_', '-')}"
-    return f"sqlite:///{tmp_path}/documents.sqlite"
 
 
 @pytest.fixture
 def opened(url: str) -> Iterator[Documents]:
     store = connect(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture(params=["sqlite", "mongodb", "memory"])
-def documents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Documents]:
-    """Each store, that in memory as well which tests of other modules use in their place."""
-    store = MemoryDocuments() if request.param == "memory" else connect(_url(request, tmp_path))
     yield store
     store.close()
 

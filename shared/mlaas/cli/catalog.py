@@ -1,4 +1,4 @@
-"""`mlaas catalog`: models and indexes, their versions and aliases."""
+"""`mlaas catalog`: models, indexes and data sets, their versions and aliases."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from .. import display, storage
+from ..catalog import KINDS
+from ..catalog import Kind as CatalogKind
 from ..errors import InvalidRequest, NotFound
 from ..settings import current
 from ..storage.presigned import LONGEST
@@ -19,19 +21,19 @@ __all__ = ["catalog_app"]
 
 Version = Annotated[str | None, typer.Option(help="The latest by default.")]
 Alias = Annotated[str | None, typer.Option(help="The version that this alias points to.")]
-Kind = Annotated[str, typer.Option(help="models or indexes.")]
+Kind = Annotated[str, typer.Option(help="models, indexes or datasets.")]
 
-catalog_app = typer.Typer(help="The catalog of models and indexes.", invoke_without_command=True)
+catalog_app = typer.Typer(help="The catalog of models, indexes and data sets.", invoke_without_command=True)
 
 
 @catalog_app.callback(epilog="Example: mlaas catalog --kind indexes")
 @says_why
 def catalog(
     context: typer.Context,
-    kind: Annotated[str | None, typer.Option(help="models or indexes; both by default.")] = None,
+    kind: Annotated[str | None, typer.Option(help="models, indexes or datasets; all by default.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List models and indexes with their versions and aliases."""
+    """List what there is with their versions and aliases."""
     if context.invoked_subcommand is None:
         display.catalog({kind: (open_catalog().versions(kind), open_catalog().aliases(kind)) for kind in _kinds(kind)}, as_json)
 
@@ -69,6 +71,22 @@ def catalog_alias(name: str, alias: str, version: str, kind: Kind = "models", as
     """Let an alias point to a version."""
     entry = open_catalog().set_alias(_kinds(kind)[0], name, alias, version)
     display.said(f"{name}@{alias} is version {entry['version']}", entry, as_json)
+
+
+@catalog_app.command("rollback", epilog="Example: mlaas catalog rollback infn-structures production")
+@says_why
+def catalog_rollback(name: str, alias: str, kind: Kind = "models", as_json: Json = False) -> None:
+    """Let an alias point to the version before; once more, to the one before that."""
+    entry = open_catalog().roll_back(_kinds(kind)[0], name, alias)
+    display.said(f"{name}@{alias} is version {entry['version']} again", entry, as_json)
+
+
+@catalog_app.command("delete", epilog="Example: mlaas catalog delete infn-structures 2")
+@says_why
+def catalog_delete(name: str, version: str, kind: Kind = "models", as_json: Json = False) -> None:
+    """Delete a version that nothing depends on; its files stay in the storage."""
+    entry = open_catalog().delete(_kinds(kind)[0], name, version)
+    display.said(f"version {version} of {name} is deleted", entry, as_json)
 
 
 @catalog_app.command("links", epilog="Example: mlaas catalog links infn-structures --alias production --expires 12h")
@@ -140,8 +158,7 @@ def _seconds(text: str) -> int:
     return seconds
 
 
-def _kinds(kind: str | None) -> list[str]:
-    kinds = ["models", "indexes"]
-    if kind and kind not in kinds:
-        raise InvalidRequest(f"there is no kind `{kind}`", field="--kind", remedy="Use models or indexes.")
-    return [kind] if kind else kinds
+def _kinds(kind: str | None) -> list[CatalogKind]:
+    if kind and kind not in KINDS:
+        raise InvalidRequest(f"there is no kind `{kind}`", field="--kind", remedy=f"Use {', '.join(KINDS)}.")
+    return [one for one in KINDS if kind in (None, one)]

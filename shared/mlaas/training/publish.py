@@ -10,6 +10,7 @@ from ..contracts import ModelRef, ModelSave
 from ..documents import shared
 from ..errors import InvalidRequest
 from ..settings import Settings
+from ..storage import manifests
 from .card import Lineage, describe
 from .outcome import Outcome
 
@@ -30,8 +31,12 @@ def publish(outcome: Outcome, save: ModelSave, settings: Settings, lineage: Line
         "evaluation": outcome.evaluation,
         "task_id": lineage.task_id,
         "card": card.entry(),
+        "files": manifests.table(manifests.describe(bundle.folder, manifests.files_of(bundle.folder))),
     }
-    return Catalog(shared(settings)).publish("models", name_of(save.path, save.name), bundle.digest, entry)
+    catalog = Catalog(shared(settings))
+    if lineage.data_sha256 and (dataset := catalog.with_digest("datasets", lineage.data_sha256)):
+        entry["dataset"] = {"name": dataset["name"], "version": dataset["version"]}
+    return catalog.publish("models", name_of(save.path, save.name), bundle.digest, entry)
 
 
 def export_and_publish(

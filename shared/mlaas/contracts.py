@@ -110,10 +110,16 @@ class LoaderKwargs(Contract):
     id_column: str | None = Field(None, max_length=200, description="Column of each row's id; in an index the row number by default.")
 
 
+Split = Annotated[
+    str | None, Field(max_length=200, description='Which split of a folder that `DatasetDict.save_to_disk` wrote; "train" by default.')
+]
+
+
 class DatasetRef(Contract):
-    """A file of texts, or a folder of them: CSV, TSV, JSONL or Parquet."""
+    """Texts: a file, a folder, or a pattern such as `shards/*.csv`; CSV, TSV, JSONL, Parquet or Arrow, or a `datasets` folder."""
 
     path: Path_
+    split: Split = None
     storage_type: Literal["s3", "local"] = "local"
     size: Bytes | None = None
     sha256: Sha256 | None = None
@@ -309,9 +315,10 @@ class SearchRequest(Prediction):
 
 
 class DocumentsRef(Contract):
-    """The documents to index: CSV, TSV, JSONL or Parquet."""
+    """The documents to index: a file, a folder, or a pattern such as `shards/*.csv`; CSV, TSV, JSONL, Parquet or Arrow."""
 
     path: Path_
+    split: Split = None
     storage_type: StorageType = "local"
     size: Bytes | None = None
     sha256: Sha256 | None = None
@@ -520,9 +527,13 @@ Weight = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class TrainDataset(Contract):
-    """What to train on: CSV, TSV, JSONL or Parquet with named columns; CoNLL files of tagged words; SQuAD JSON."""
+    """What to train on: CSV, TSV, JSONL, Parquet or Arrow with named columns; CoNLL files of tagged words; SQuAD JSON.
+
+    One file, a folder, a pattern such as `shards/*.csv`, or a folder that Hugging Face's `datasets` saved.
+    """
 
     path: Path_
+    split: Split = None
     storage_type: StorageType = "local"
     size: Bytes | None = None
     sha256: Sha256 | None = None

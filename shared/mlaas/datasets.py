@@ -1,4 +1,4 @@
-"""Rows of a data set: CSV, TSV, JSONL or Parquet, one file or a folder of them, read in bounded memory.
+"""Rows of a data set: CSV, TSV, JSONL, Parquet or Arrow, one file or many, read in bounded memory.
 
 The text formats are UTF-8, with or without a byte order mark, and may be compressed with gzip. Numbers in CSV and TSV stay text.
 """
@@ -6,80 +6,69 @@ The text formats are UTF-8, with or without a byte order mark, and may be compre
 from __future__ import annotations
 
 import csv
-import difflib
 import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import InvalidRequest, NotFound
+from . import arrow_tables
+from .dataset_columns import alike, require
+from .dataset_files import EXTENSIONS, FIELD, JSON_LINES, extension, files, malformed
+from .errors import InvalidRequest
 
 __all__ = ["EXTENSIONS", "files", "lines", "malformed", "read"]
 
 Row = dict[str, Any]
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_JSON_LINES = (".jsonl", ".ndjson")
-_TEXT = (*_DELIMITERS, *_JSON_LINES)
-EXTENSIONS = (*_TEXT, *(f"{suffix}.gz" for suffix in _TEXT), ".parquet")
 MAX_LINE_BYTES = 16 * 1024**2
-PARQUET_ROWS = 1024  # read at once; a row group may hold millions
-FIELD = "dataset"
 
 
 def read(path: Path, columns: Sequence[str], keep_others: bool = False) -> Iterator[Row]:
-    """Rows of the file `path`, or of each data file in the folder `path` in the order of their names.
+    """Rows of the data set at `path` (see `dataset_files.files`), file by file.
 
     A row has the keys `columns`, and with `keep_others` those of the file's other columns after them. Raises InvalidRequest
     that names what is wrong: a column that is not there (and the nearest that is), a malformed row with its file and line, an
-    unknown kind of file. Nothing is read before the first row is asked for.
+    unknown kind of file, a file with other columns than the first. Nothing is read before the first row is asked for.
     """
-    for file in files(path):
-        suffix = _extension(file)
-        if suffix == ".parquet":
-            rows = _parquet(file, columns, keep_others)
-        else:
-            parse = _json_lines if suffix in _JSON_LINES else _delimited
-            rows = parse(file, suffix, columns)
-        for row in rows:
+    found = files(path)
+    if len(found) > 1:
+        _check_alike(found)
+    for file in found:
+        for row in _rows(file, columns, keep_others):
             yield _arranged(row, columns, keep_others)
 
 
-def files(path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
-    """The file `path`, or the data files in the folder `path` in the order of their names. Raises InvalidRequest, NotFound."""
-    if path.is_file():
-        _extension(path, extensions)
-        return [path]
-    if not path.is_dir():
-        raise NotFound("the data set does not exist", field=f"{FIELD}.path", remedy="Name a file, or a folder of files.")
-    home = path.resolve()
-    found = sorted(file for file in path.iterdir() if file.is_file() and _is_data(file.name, extensions))
-    if not found:
-        raise InvalidRequest(
-            "the folder holds no data file", field=f"{FIELD}.path", remedy=f"Put files in it that end in {', '.join(extensions)}."
-        )
-    if any(not file.resolve().is_relative_to(home) for file in found):
-        raise InvalidRequest("the folder holds a link that leads out of it", field=f"{FIELD}.path", remedy="Put the file itself there.")
-    return found
+def _rows(file: Path, columns: Sequence[str], keep_others: bool) -> Iterator[Row]:
+    suffix = extension(file)
+    if suffix in _DELIMITERS:
+        return _delimited(file, suffix, columns)
+    return _json_lines(file, columns) if suffix in JSON_LINES else arrow_tables.rows(file, columns, keep_others)
 
 
-def _is_data(name: str, extensions: tuple[str, ...]) -> bool:
-    return name.lower().endswith(extensions) and not name.startswith((".", "_"))
+def _check_alike(found: Sequence[Path]) -> None:
+    """Before anything is read of the first. JSON has columns row by row: there those asked for are looked for in each."""
+    if extension(found[0]) in JSON_LINES:
+        return
+    expected = _columns(found[0])
+    for file in found[1:]:
+        alike(found[0].name, expected, file.name, _columns(file))
 
 
-def _extension(file: Path, extensions: tuple[str, ...] = EXTENSIONS) -> str:
-    """The kind of `file`: its extension, without `.gz`."""
-    known = next((suffix for suffix in extensions if file.name.lower().endswith(suffix)), None)
-    if known is None:
-        raise InvalidRequest(
-            f"{file.name}: not a known kind of data file",
-            field=f"{FIELD}.path",
-            remedy=f"Its name must end in one of {', '.join(extensions)}.",
-        )
-    return known.removesuffix(".gz")
+def _columns(file: Path) -> list[str]:
+    suffix = extension(file)
+    if suffix not in _DELIMITERS:
+        return arrow_tables.columns(file)
+    texts = (text for _, text in lines(file))
+    try:
+        names = next(values for values in csv.reader(texts, delimiter=_DELIMITERS[suffix], strict=True) if values)
+    except StopIteration:
+        raise _empty(file) from None
+    except csv.Error:
+        raise malformed(file, 1, "its quoting or its line ends are broken", "Correct the line of the columns' names.") from None
+    return [name.strip() for name in names]
 
 
 def _arranged(row: Row, columns: Sequence[str], keep_others: bool) -> Row:
@@ -146,7 +135,11 @@ def _delimited(file: Path, suffix: str, columns: Sequence[str]) -> Iterator[Row]
         else:
             yield dict(zip(header, values, strict=True))
     if header is None:
-        raise InvalidRequest(f"{file.name}: the file is empty", field=f"{FIELD}.path", remedy="The first line must name the columns.")
+        raise _empty(file)
+
+
+def _empty(file: Path) -> InvalidRequest:
+    return InvalidRequest(f"{file.name}: the file is empty", field=f"{FIELD}.path", remedy="The first line must name the columns.")
 
 
 def _header(file: Path, names: list[str], columns: Sequence[str]) -> list[str]:
@@ -154,11 +147,11 @@ def _header(file: Path, names: list[str], columns: Sequence[str]) -> list[str]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise malformed(file, 1, f"the column {twice[:100]!r} occurs more than once", "Give each column a name of its own.")
-    _require(file.name, names, columns)
+    require(file.name, names, columns)
     return names
 
 
-def _json_lines(file: Path, suffix: str, columns: Sequence[str]) -> Iterator[Row]:
+def _json_lines(file: Path, columns: Sequence[str]) -> Iterator[Row]:
     for number, text in lines(file):
         if not text.strip():
             continue
@@ -168,35 +161,5 @@ def _json_lines(file: Path, suffix: str, columns: Sequence[str]) -> Iterator[Row
             raise malformed(file, number, "it is not JSON", "Put one JSON object on each line.") from None
         if not isinstance(row, dict):
             raise malformed(file, number, "it is not a JSON object", "Put one JSON object on each line.")
-        _require(f"{file.name}, line {number}", list(row), columns)
+        require(f"{file.name}, line {number}", list(row), columns)
         yield row
-
-
-def _parquet(file: Path, columns: Sequence[str], keep_others: bool) -> Iterator[Row]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with closing(parquet.ParquetFile(file, pre_buffer=False)) as table:
-            _require(file.name, table.schema_arrow.names, columns)
-            for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=None if keep_others else list(columns)):
-                yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError):
-        raise InvalidRequest(
-            f"{file.name}: the Parquet file is damaged or incomplete", field=f"{FIELD}.path", remedy="Write the file anew."
-        ) from None
-
-
-def _require(where: str, present: Sequence[str], columns: Sequence[str]) -> None:
-    missing = next((name for name in columns if name not in present), None)
-    if missing is None:
-        return
-    near = difflib.get_close_matches(missing, present, n=1, cutoff=0.5)
-    shown = ", ".join(name[:100] for name in present[:50])
-    remedy = (f"Did you mean `{near[0][:100]}`? " if near else "") + f"The columns are: {shown}."
-    raise InvalidRequest(f"{where}: there is no column `{missing}`", field=FIELD, remedy=remedy)
-
-
-def malformed(file: Path, line: int, why: str, remedy: str) -> InvalidRequest:
-    """What is to be raised for a line that cannot be read."""
-    return InvalidRequest(f"{file.name}, line {line}: {why}", field=f"{FIELD}.path", remedy=remedy)

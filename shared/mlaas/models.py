@@ -16,6 +16,7 @@ from .contracts import ModelRef, ModelVersion, TokenizerRef, VectorStoreRef
 from .documents import shared
 from .errors import InvalidRequest, NotFound, within
 from .settings import Settings, current
+from .storage import globs
 
 if TYPE_CHECKING:
     from .vector_store import VectorStore
@@ -142,10 +143,15 @@ def check_dataset(path: str, storage_type: str, *, part: str, settings: Settings
             raise InvalidRequest(
                 "data sets are not read from the hub yet", field="storage_type", remedy="Copy the file to `local` or `s3` storage."
             )
-        if not storage.exists(path, storage_type, settings=settings):
-            raise NotFound(
-                "there is no data set at this path", field="path", remedy="Name a CSV, TSV, JSONL or Parquet file under the storage's root."
-            )
+        if storage.dataset_exists(path, storage_type, settings=settings):
+            return
+        if glob := globs.cut(path):
+            raise globs.no_match(*glob)
+        raise NotFound(
+            "there is no data set at this path",
+            field="path",
+            remedy="Name a CSV, TSV, JSONL, Parquet or Arrow file, or a folder of them, under the storage's root.",
+        )
 
 
 def forget() -> None:

@@ -19,18 +19,18 @@ from urllib.parse import quote
 
 from cloudevents.http import CloudEvent
 
-from . import events, storage
+from . import dataset_files, events, storage
 from .errors import InvalidRequest, TooLarge, within
 from .settings import Settings
-from .storage.manifests import sha256_of
+from .storage.manifests import digest_of, files_of, sha256_of
 
-__all__ = ["Reference", "check_event_size", "fetch", "fitted", "in_exchange", "refer_to", "resolved", "verify"]
+__all__ = ["Reference", "check_event_size", "digest", "fetch", "fitted", "in_exchange", "refer_to", "resolved", "verify"]
 
 REPLIES = "replies"
 
 
 class Reference(Protocol):
-    """What a request says about a file: where it is, and its size and sha256 if the sender knows them."""
+    """What a request says about a data set: where it is, which split of it, and a file's size and sha256 if the sender knows them."""
 
     @property
     def path(self) -> str: ...
@@ -40,6 +40,8 @@ class Reference(Protocol):
     def size(self) -> int | None: ...
     @property
     def sha256(self) -> str | None: ...
+    @property
+    def split(self) -> str | None: ...
 
 
 def in_exchange(settings: Settings, *names: str) -> tuple[str, str]:
@@ -54,15 +56,23 @@ def refer_to(file: Path, path: str, storage_type: str) -> dict[str, Any]:
 
 
 def fetch(ref: Reference, *, part: str, settings: Settings, progress: Callable[[int, int], None] | None = None) -> Path:
-    """What `ref`, the request's field `part`, refers to, as a verified local file or folder.
+    """What `ref`, the request's field `part`, refers to, as a verified local file, or as a place that `dataset_files.files` reads.
 
     `progress` is called with the bytes done and the bytes in all while it is downloaded. Raises NotFound, Unavailable, and
-    InvalidRequest naming `<part>.size` or `<part>.sha256` where the file is another one than the sender meant.
+    InvalidRequest naming `<part>.size` or `<part>.sha256` where the file is another one than the sender meant, or `<part>.split`.
     """
     with within(part):
-        place = storage.fetch(ref.path, ref.storage_type, settings=settings, progress=progress)
+        place = storage.fetch_dataset(ref.path, ref.storage_type, settings=settings, progress=progress)
         verify(place, ref.size, ref.sha256)
-    return place
+        return dataset_files.of_split(place, ref.split)
+
+
+def digest(place: Path) -> str:
+    """The sha256, in hex, of a data set's file, or over the names and sha256s of its files; reads all of them."""
+    if place.is_file():
+        return sha256_of(place)
+    names = {name: place / name for name in files_of(place)} if place.is_dir() else dataset_files.members(place)
+    return digest_of({name: sha256_of(file) for name, file in names.items()})
 
 
 def verify(place: Path, size: int | None, sha256: str | None) -> None:
@@ -71,7 +81,7 @@ def verify(place: Path, size: int | None, sha256: str | None) -> None:
         return
     if not place.is_file():
         raise InvalidRequest(
-            "the data set is a folder, which has no size and no sha256 of its own",
+            "the data set is no single file: it has no size and no sha256 of its own",
             field="sha256" if sha256 else "size",
             remedy="Name one file, or leave `size` and `sha256` out.",
         )

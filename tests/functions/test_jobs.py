@@ -91,6 +91,17 @@ def test_an_index_of_a_pinned_model_version_follows_nothing(home: Settings, docu
     assert "new" not in {entry["name"] for entry in Catalog(shared()).followers("minilm")}
 
 
+def test_an_index_is_built_of_the_shards_that_a_pattern_names(home: Settings, documents: Path, tmp_path: Path) -> None:
+    rows = documents.read_text().splitlines(keepends=True)
+    (home.artefacts / "abstracts").mkdir()
+    for shard, row in enumerate(rows):
+        (home.artefacts / "abstracts" / f"part-{shard}.jsonl").write_text(row)
+    asked = INDEX | {"dataset": INDEX["dataset"] | {"path": "abstracts/part-[01].jsonl"}, "vector_store_save": {"path": "indexes/sharded"}}
+    task_id, folder = accepted("index", asked, tmp_path / "job")
+    assert run("mlaas.indexing", folder) == 0
+    assert Tasks(shared()).get(task_id)["result"]["index"]["count"] == 2
+
+
 @pytest.mark.parametrize(("content", "said"), [('{"id": "1", "abstrakt": "x"}\n', "abstract"), ("{broken", "line 1"), ("", "")])
 def test_a_job_with_bad_data_fails_with_the_reason_and_is_not_tried_again(
     home: Settings, documents: Path, tmp_path: Path, content: str, said: str
@@ -131,6 +142,32 @@ def test_a_training_job_publishes_a_model_that_classifies(home: Settings, tmp_pa
         "bird",
         "stone",
     ]
+
+
+@pytest.mark.training
+def test_shards_that_a_pattern_names_give_the_model_of_the_single_file(home: Settings, tmp_path: Path) -> None:
+    from mlaas.testing.tiny_checkpoints import write_checkpoint, write_rows
+
+    if not (home.artefacts / "checkpoints" / "bert").exists():
+        write_checkpoint(home.artefacts / "checkpoints" / "bert")
+    write_rows(home.artefacts / "rows.jsonl")
+    rows = (home.artefacts / "rows.jsonl").read_text().splitlines(keepends=True)
+    (home.artefacts / "shards").mkdir()
+    size = -(-len(rows) // 12)
+    for shard in range(12):
+        (home.artefacts / "shards" / f"part-{shard}.jsonl").write_text("".join(rows[shard * size : (shard + 1) * size]))
+    tasks = []
+    for path in ("rows.jsonl", "shards/part-*.jsonl"):
+        asked = TRAIN | {"model_train": TRAIN["model_train"] | {"epochs": 2}, "dataset": TRAIN["dataset"] | {"path": path}}
+        task_id, folder = accepted("train", asked, tmp_path / f"job-{len(tasks)}")
+        assert run("mlaas.training.job", folder) == 0
+        tasks.append(Tasks(shared()).get(task_id))
+        assert tasks[-1]["task_status"] == "succeeded", tasks[-1].get("error")
+    whole, sharded = tasks
+    assert sharded["history"]["loss"] == whole["history"]["loss"]
+    same = ("samples_train", "samples_test", "tokens", "classes")
+    assert [sharded["dataset"][name] for name in same] == [whole["dataset"][name] for name in same]
+    assert sharded["evaluation"]["loss"] == whole["evaluation"]["loss"]
 
 
 @pytest.mark.training

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mlaas import references
 from mlaas.batch import rows
-from mlaas.batch.rows import Row, chunks, digest, rows_of_chunk
+from mlaas.batch.rows import Row, chunks, rows_of_chunk
 
 
 def lengths(texts: list[str | None], size: int) -> list[int]:
@@ -33,10 +34,10 @@ def test_a_chunk_has_fewer_rows_where_each_gets_much() -> None:
 
 def test_the_digest_of_a_folder_changes_with_each_file_and_name(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text\nx\n")
-    seen = {digest(tmp_path)}
+    seen = {references.digest(tmp_path)}
     (tmp_path / "a.csv").write_text("text\ny\n")
-    seen.add(digest(tmp_path))
+    seen.add(references.digest(tmp_path))
     (tmp_path / "a.csv").rename(tmp_path / "b.csv")
-    seen.add(digest(tmp_path))
+    seen.add(references.digest(tmp_path))
     assert len(seen) == 3
-    assert digest(tmp_path / "b.csv") not in seen
+    assert references.digest(tmp_path / "b.csv") not in seen

@@ -92,10 +92,10 @@ def test_json_and_parquet_values_keep_their_types(tmp_path):
         assert read(tmp_path / name, ["text"], keep_others=True) == rows
 
 
-def test_a_folders_files_are_read_in_the_order_of_their_names_and_other_files_are_left_alone(tmp_path):
-    write(tmp_path / "b.jsonl", '{"text": "2", "label": "x"}')
-    write(tmp_path / "a.csv", "text,label\n1,x\n")
-    write(tmp_path / "c.tsv.gz", "label\ttext\nx\t3\n")
+def test_a_folders_files_are_read_in_the_natural_order_of_their_names_and_other_files_are_left_alone(tmp_path):
+    write(tmp_path / "part-10.csv", "text,label\n3,x\n")
+    write(tmp_path / "part-2.csv.gz", "label,text\nx,2\n")
+    write(tmp_path / "part-1.csv", "text,label\n1,x\n")
     write(tmp_path / "README.md", "not data")
     write(tmp_path / ".hidden.csv", "not data")
     (tmp_path / "folder.csv").mkdir()

@@ -58,7 +58,7 @@ def test_a_file_that_is_another_one_is_refused_by_the_field_that_disagrees(setti
 def test_a_folder_has_no_sha256_of_its_own(settings: Settings) -> None:
     (settings.artefacts / "f").mkdir()
     assert references.fetch(DatasetRef(path="f"), part="dataset", settings=settings).is_dir()
-    with pytest.raises(InvalidRequest, match="folder"):
+    with pytest.raises(InvalidRequest, match="no single file"):
         references.fetch(DatasetRef(path="f", sha256="0" * 64), part="dataset", settings=settings)
 
 

@@ -91,10 +91,10 @@ def _publish(job: jobs.Job, request: BatchRequest, draft: Draft, path: str) -> d
     size = rows.rows_of_chunk(job.settings.batch_rows, request.top_k)
     with jobs.workspace(job.settings) as folder:
         work = _Work(job=job, request=request, texts=texts, predictor=predictor, table=table, chunk_rows=size, folder=folder)
-        digest = rows.digest(table)
+        digest = references.digest(table)
         total, empty = _count(work)
         parts = _predict_all(work, draft, digest, total)
-        if rows.digest(table) != digest:
+        if references.digest(table) != digest:
             raise InvalidRequest(
                 "the data set changed while it was read", field=f"{part}.path", remedy="Send the request again; leave the file as it is."
             )

@@ -11,10 +11,9 @@ from typing import Any
 from .. import datasets
 from ..contracts import LoaderKwargs
 from ..errors import InvalidRequest, within
-from ..storage.manifests import digest_of, files_of, sha256_of
 from .predictors import Columns, Predictor
 
-__all__ = ["Row", "chunks", "digest", "predicted", "read", "rows_of_chunk"]
+__all__ = ["Row", "chunks", "predicted", "read", "rows_of_chunk"]
 
 CHUNK_CHARACTERS = 8_000_000  # a chunk of long texts has fewer rows
 CHUNK_FINDINGS = 100_000  # and so has one where top_k gives each row much to hold
@@ -56,13 +55,6 @@ def chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
             chunk, characters = [], 0
     if chunk:
         yield chunk
-
-
-def digest(table: Path) -> str:
-    """sha256 of a file, or one for the files of a folder; reads all of it."""
-    if table.is_file():
-        return sha256_of(table)
-    return digest_of({name: sha256_of(table / name) for name in files_of(table)})
 
 
 def predicted(rows: list[Row], predictor: Predictor, part: str, tick: Callable[[int], None]) -> list[Columns]:

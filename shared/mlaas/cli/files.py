@@ -107,7 +107,7 @@ def predict(capability: str, request: Mapping[str, Any], asked: Asked, as_json: 
 def _reference(asked: Asked, as_json: bool) -> dict[str, Any]:
     if asked.stored:
         ref = place(asked.file)
-        found = storage.fetch(ref["path"], "local", settings=current()) if ref["storage_type"] == "local" else None
+        found = storage.fetch_dataset(ref["path"], "local", settings=current()) if ref["storage_type"] == "local" else None
         return references.refer_to(found, **ref) if found and found.is_file() else ref
     with tempfile.TemporaryDirectory(prefix="mlaas-upload-") as folder:
         table = as_table(asked.file, asked.column, Path(folder))

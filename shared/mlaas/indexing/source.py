@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from .. import datasets, embedder, models, references, storage, vector_store
 from ..contracts import IndexRequest
 from ..settings import Settings
-from ..storage.manifests import digest_of, sha256_of
 
 __all__ = ["Source"]
 
@@ -77,4 +76,4 @@ class Source:
 
     def fingerprint(self) -> str:
         """sha256 over the data's files; reads them."""
-        return digest_of({file.name: sha256_of(file) for file in datasets.files(self.table)}) if self.table else ""
+        return references.digest(self.table) if self.table else ""

@@ -12,12 +12,27 @@ from typing import Protocol
 
 from ..errors import InvalidRequest
 from ..settings import Settings
-from . import hub, local, s3
+from . import globs, hub, local, s3
 from .downloads import check_target, copy_to
 from .presigned import Link
 from .progress import Progress
 
-__all__ = ["BACKENDS", "Backend", "Link", "Progress", "download", "exists", "fetch", "links", "names", "publish", "put", "remove"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Link",
+    "Progress",
+    "dataset_exists",
+    "download",
+    "exists",
+    "fetch",
+    "fetch_dataset",
+    "links",
+    "names",
+    "publish",
+    "put",
+    "remove",
+]
 
 
 class Backend(Protocol):
@@ -28,6 +43,12 @@ class Backend(Protocol):
 
     def exists(self, path: str, revision: str | None, settings: Settings) -> bool:
         """Whether `fetch` would find something."""
+
+    def fetch_matching(self, folder: str, pattern: str, settings: Settings, progress: Progress | None = None) -> Path:
+        """A local folder that holds the files below `folder` which match, joined with `pattern`."""
+
+    def exists_matching(self, folder: str, pattern: str, settings: Settings) -> bool:
+        """Whether `fetch_matching` would find something."""
 
     def publish(self, folder: Path, path: str, version: str, settings: Settings, progress: Progress | None = None) -> str:
         """Store `folder` as `<path>/<version>` and give that path back."""
@@ -60,6 +81,25 @@ def fetch(path: str, storage_type: str, *, settings: Settings, revision: str | N
 def exists(path: str, storage_type: str, *, settings: Settings, revision: str | None = None) -> bool:
     """Whether `fetch` would find something; nothing is downloaded. Raises as `fetch` does, but for NotFound."""
     return _backend(storage_type).exists(path, revision, settings)
+
+
+def fetch_dataset(path: str, storage_type: str, *, settings: Settings, progress: Progress | None = None) -> Path:
+    """As `fetch`; for a path with wildcards (see `globs`) a local folder joined with a pattern, which `dataset_files.files` reads.
+
+    Raises as `fetch` does, and NotFound, naming the pattern, where nothing matches.
+    """
+    glob = globs.cut(path)
+    if glob is None:
+        return fetch(path, storage_type, settings=settings, progress=progress)
+    return _backend(storage_type).fetch_matching(*glob, settings, progress)
+
+
+def dataset_exists(path: str, storage_type: str, *, settings: Settings) -> bool:
+    """Whether `fetch_dataset` would find something; nothing is downloaded."""
+    glob = globs.cut(path)
+    if glob is None:
+        return exists(path, storage_type, settings=settings)
+    return _backend(storage_type).exists_matching(*glob, settings)
 
 
 def download(

@@ -11,7 +11,7 @@ from ..settings import Settings
 from .presigned import Link
 from .progress import Progress
 
-__all__ = ["exists", "fetch", "links", "names", "publish", "put", "remove"]
+__all__ = ["exists", "exists_matching", "fetch", "fetch_matching", "links", "names", "publish", "put", "remove"]
 
 # What a bundle or a checkpoint is made of; never pickles, nor the quantised and optimised variants of a graph.
 PATTERNS = (
@@ -51,6 +51,16 @@ def exists(path: str, revision: str | None, settings: Settings) -> bool:
     return True
 
 
+def fetch_matching(folder: str, pattern: str, settings: Settings, progress: Progress | None = None) -> Path:
+    """Raises InvalidRequest: a repository's name has no wildcards."""
+    raise _no_wildcards()
+
+
+def exists_matching(folder: str, pattern: str, settings: Settings) -> bool:
+    """Raises InvalidRequest: a repository's name has no wildcards."""
+    raise _no_wildcards()
+
+
 def publish(folder: Path, path: str, version: str, settings: Settings, progress: Progress | None = None) -> str:
     """Raises InvalidRequest: the hub is read only here."""
     raise _read_only()
@@ -76,6 +86,10 @@ def links(path: str, revision: str | None, seconds: int, settings: Settings) -> 
     raise InvalidRequest(
         "there are links to what is on S3 only", field="storage_type", remedy="Copy the files with `mlaas catalog download NAME`."
     )
+
+
+def _no_wildcards() -> InvalidRequest:
+    return InvalidRequest("the name of a hub repository has no wildcards", field="path", remedy="Give `owner/name`.")
 
 
 def _read_only() -> InvalidRequest:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import InvalidRequest, NotFound
 from ..settings import Settings
+from .globs import matches, no_match
 from .local_files import copy_files, names, put, remove, share_files
 from .local_root import STAGING, inside, root_of, writing
 from .manifests import files_of, sync_folder, write_durably
@@ -16,17 +17,14 @@ from .paths import POINTER, checked_path, checked_version, pointed_version
 from .presigned import Link
 from .progress import Progress
 
-__all__ = ["exists", "fetch", "links", "names", "publish", "put", "remove"]
+__all__ = ["exists", "exists_matching", "fetch", "fetch_matching", "links", "names", "publish", "put", "remove"]
 
 
 def fetch(path: str, revision: str | None, settings: Settings, progress: Progress | None = None) -> Path:
     """The file or folder itself, no copy. Raises InvalidRequest for a path that leaves the root, NotFound."""
     root = root_of(settings)
-    place = inside(root, path := checked_path(path))
-    if revision is not None:
-        place = inside(root, f"{path}/{checked_version(revision)}")
-    elif (place / POINTER).is_file():
-        place = inside(root, f"{path}/{pointed_version((place / POINTER).read_bytes())}")
+    path = checked_path(path)
+    place = _current(root, path) if revision is None else inside(root, f"{path}/{checked_version(revision)}")
     if not place.exists() or any(part.startswith(STAGING) for part in place.parts):
         raise NotFound(
             f"nothing is stored under `{path}`" + (f" as version `{revision}`" if revision else ""),
@@ -41,6 +39,27 @@ def exists(path: str, revision: str | None, settings: Settings) -> bool:
     """Whether `fetch` would find something. Raises InvalidRequest for a path that leaves the root."""
     try:
         fetch(path, revision, settings)
+    except NotFound:
+        return False
+    return True
+
+
+def fetch_matching(folder: str, pattern: str, settings: Settings, progress: Progress | None = None) -> Path:
+    """The pattern below the folder itself, no copy. Raises InvalidRequest where a match leaves the root, NotFound where there is none."""
+    root = root_of(settings)
+    home = _current(root, checked_path(folder)) if folder else root
+    found = [file for file in home.glob(pattern) if matches(file.relative_to(home).as_posix(), pattern) and file.is_file()]
+    if not found:
+        raise no_match(folder, pattern)
+    if any(root not in Path(os.path.realpath(file)).parents for file in found):
+        raise InvalidRequest("a file that matches is a link that leaves the root of local storage", field="path", remedy="Copy the file.")
+    return home / pattern
+
+
+def exists_matching(folder: str, pattern: str, settings: Settings) -> bool:
+    """Whether `fetch_matching` would find something."""
+    try:
+        fetch_matching(folder, pattern, settings)
     except NotFound:
         return False
     return True
@@ -67,6 +86,14 @@ def links(path: str, revision: str | None, seconds: int, settings: Settings) -> 
     raise InvalidRequest(
         "there are links to what is on S3 only", field="storage_type", remedy="Copy the files with `mlaas catalog download NAME`."
     )
+
+
+def _current(root: Path, path: str) -> Path:
+    """The version that the folder's pointer names, else what is at `path` itself."""
+    place = inside(root, path)
+    if (place / POINTER).is_file():
+        return inside(root, f"{path}/{pointed_version((place / POINTER).read_bytes())}")
+    return place
 
 
 def _refuse_leaving_links(place: Path, root: Path) -> None:

@@ -11,16 +11,17 @@ from typing import Any
 from ..errors import InvalidRequest, NotFound, Unavailable
 from ..settings import Settings
 from .cache import Cache
+from .globs import no_match
 from .manifests import manifest_files, sha256_of
 from .presigned import links
 from .progress import ByteCount, Progress
 from .s3_client import PART, Location, client, mapped_errors, transfer_config
-from .s3_found import IMMUTABLE, Found, Remote, asked, find, nothing, pointed, resolve, version_at
+from .s3_found import IMMUTABLE, Found, Remote, asked, find, matching, nothing, pointed, resolve, version_at
 from .s3_objects import names, put, remove
 from .s3_publish import publish
 from .staged import staged, version_of
 
-__all__ = ["exists", "fetch", "links", "names", "publish", "put", "remove"]
+__all__ = ["exists", "exists_matching", "fetch", "fetch_matching", "links", "names", "publish", "put", "remove"]
 
 LINKED_BYTES = 1024**2  # what is smaller is received in the time that looking for it takes
 
@@ -56,6 +57,36 @@ def exists(path: str, revision: str | None, settings: Settings) -> bool:
             return resolve(s3, where, revision) is not None
     except NotFound:
         return False
+
+
+def fetch_matching(folder: str, pattern: str, settings: Settings, progress: Progress | None = None) -> Path:
+    """The pattern below a folder of the cache that holds the objects which match, verified. Nothing else is downloaded."""
+    s3 = client(settings)
+    with mapped_errors():
+        found = matching(s3, _folder(folder), pattern)
+        if found is None:
+            raise no_match(folder, pattern)
+        source = json.dumps(["s3", settings.s3_endpoint, found.where.bucket, found.where.key, pattern])
+        download = partial(_download, s3, found, ByteCount(found.size, progress), cache := Cache(settings.downloads, settings.cache_bytes))
+        return cache.get_or_download(source, found.fingerprint, found.size, download) / pattern
+
+
+def exists_matching(folder: str, pattern: str, settings: Settings) -> bool:
+    """Whether `fetch_matching` would find something."""
+    s3 = client(settings)
+    try:
+        with mapped_errors():
+            return matching(s3, _folder(folder), pattern) is not None
+    except NotFound:
+        return False
+
+
+def _folder(path: str) -> Location:
+    """The location of a folder, or with an empty key of a bucket."""
+    bucket, _, key = path.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise InvalidRequest("the bucket's name has a wildcard", field="path", remedy="Give `bucket/folder/*.csv`.")
+    return Location.of(path) if key else Location(bucket, "")
 
 
 def _here(settings: Settings, cache: Cache, version: Location) -> Path | None:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidRequest, NotFound
-from .manifests import records
+from .globs import matches, start_of
+from .manifests import MANIFEST, records
 from .paths import POINTER, checked_version, is_safe_name, pointed_version
 from .s3_client import Location, is_absent, read
 
@@ -32,6 +33,7 @@ __all__ = [
     "asked",
     "find",
     "folder_at",
+    "matching",
     "nothing",
     "pointed",
     "resolve",
@@ -117,11 +119,23 @@ def find(s3: Any, where: Location, revision: str | None) -> Found | None:
     return folder_at(s3, where) or _file_at(s3, where) or _file_of_version(s3, where)
 
 
-def folder_at(s3: Any, where: Location) -> Found | None:
-    """A folder that somebody filled by other means: whatever is under the prefix now, unfinished versions aside."""
+def matching(s3: Any, where: Location, pattern: str) -> Found | None:
+    """The files below `where`, a folder, a version or with an empty key the bucket, that `pattern` stands for."""
+    found = None
+    if where.key:
+        version = pointed(s3, where)
+        found = version_at(s3, version or where)
+    found = found or folder_at(s3, where, start_of(pattern))
+    # A manifest is of all files of its folder, and no data.
+    files = {name: one for name, one in found.files.items() if matches(name, pattern) and name != MANIFEST} if found else {}
+    return Found(where, _fingerprint(files), files) if files else None
+
+
+def folder_at(s3: Any, where: Location, start: str = "") -> Found | None:
+    """A folder that somebody filled by other means: whatever is under the prefix now and begins with `start`, unfinished versions aside."""
     files: dict[str, Remote] = {}
-    prefix = f"{where.key}/"
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=where.bucket, Prefix=prefix):
+    prefix = f"{where.key}/" if where.key else ""
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=where.bucket, Prefix=prefix + start):
         for item in page.get("Contents", []):
             name = item["Key"].removeprefix(prefix)
             if name.endswith("/") or not name or ATTEMPT in f"/{name}":
@@ -158,5 +172,5 @@ def _file_of_version(s3: Any, where: Location) -> Found | None:
 
 
 def _fingerprint(files: Mapping[str, Remote]) -> str:
-    listing = [[name, one.etag, one.size] for name, one in sorted(files.items())]
+    listing = [[name, one.etag or one.sha256, one.size] for name, one in sorted(files.items())]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:32]

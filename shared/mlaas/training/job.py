@@ -11,7 +11,6 @@ from ..contracts import TrainRequest, parse
 from ..tasks import Cancelled
 from .card import Lineage
 from .drafts import StoredDrafts
-from .fingerprint import content_digest
 from .outcome import Outcome
 from .progress import Report
 from .publish import publish
@@ -36,7 +35,7 @@ def work(job: jobs.Job) -> dict[str, Any]:
             raise
         job.report({"phase": "publish", "percent": 100.0})
         span = tracing.current()
-        lineage = Lineage(task_id=task_id, trace_id=span.trace_id if span else None, data_sha256=content_digest(sources["table"]))
+        lineage = Lineage(task_id=task_id, trace_id=span.trace_id if span else None, data_sha256=references.digest(sources["table"]))
         entry = job.persist(lambda: publish(outcome, request.model_save, settings, lineage))
         drafts.clear()
     model = {name: entry[name] for name in ("name", "version", "digest", "objective", "path", "storage_type")}

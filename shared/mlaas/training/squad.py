@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import datasets
+from .. import dataset_files, datasets
 from ..contracts import TrainDataset
 from ..errors import InvalidRequest
 
@@ -62,8 +62,7 @@ def read_questions(table: Path, dataset: TrainDataset) -> Questions:
 
 
 def _is_squad(table: Path) -> bool:
-    names = [table.name] if table.is_file() else [file.name for file in table.iterdir() if not file.name.startswith((".", "_"))]
-    return any(name.lower().endswith(SQUAD) for name in names)
+    return any(name.lower().endswith(SQUAD) for name in dataset_files.names(table))
 
 
 def _squad(table: Path) -> Iterator[tuple[str, str, Known]]:

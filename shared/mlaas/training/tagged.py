@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import datasets
+from .. import dataset_files, datasets
 from ..contracts import TrainDataset
 from ..entities import Span, spans
 from ..errors import InvalidRequest
@@ -57,7 +57,7 @@ def read_sentences(table: Path, dataset: TrainDataset) -> Sentences:
 
 
 def _is_conll(table: Path) -> bool:
-    names = [table.name] if table.is_file() else [file.name for file in table.iterdir() if not file.name.startswith((".", "_"))]
+    names = dataset_files.names(table)
     return any(name.lower().endswith(CONLL) for name in names) and not any(name.lower().endswith(datasets.EXTENSIONS) for name in names)
 
 

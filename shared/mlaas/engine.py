@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import metrics, timing
+from .batching import Batcher, Part, Work
 from .bundles import Bundle
 from .errors import InvalidRequest
 from .ngrams import MODEL_TYPE, NgramTokenizer
@@ -36,7 +38,6 @@ PAD_TOKENS = ("[PAD]", "<pad>")
 Provider = tuple[str, dict[str, str]]
 CPU: Provider = ("CPUExecutionProvider", {})
 Batch = tuple[list[int], NDArray[Any], NDArray[np.int64]]
-BatchOfAll = tuple[list[int], list[NDArray[Any]], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,7 @@ class Model:
     token_budget: int
     session: onnxruntime.InferenceSession = field(repr=False)
     past: dict[str, tuple[int, int]] = field(default_factory=dict)
+    batcher: Batcher[Encoded] = field(default_factory=Batcher, repr=False)
 
     def encode(self, texts: Sequence[str], *, pairs: Sequence[str] | None = None, offsets: bool = False) -> list[Encoded]:
         """The texts as tokens, each with its text of `pairs` if they are given, cut to the model's maximum length.
@@ -93,14 +95,31 @@ class Model:
         for indices, (values,), mask in self.run_all(encoded, (output or next(iter(self.outputs)),)):
             yield indices, values, mask
 
-    def run_all(self, encoded: Sequence[Encoded], names: Sequence[str]) -> Iterator[BatchOfAll]:
-        """Run the graph as `run` does, for several outputs: yields them in the order of `names`."""
-        for indices in _batches([len(one.ids) for one in encoded], min(self._budget(name) for name in names)):
-            feed, mask = self._feed([encoded[index] for index in indices])
-            _count(*mask.shape)
+    def run_all(self, encoded: Sequence[Encoded], names: Sequence[str]) -> Iterator[Part]:
+        """Run the graph as `run` does, for several outputs: yields them in the order of `names`.
+
+        Requests that run at the same time share batches. Raises Overloaded where too much is waiting, Unavailable where the
+        request's caller has left.
+        """
+        lengths = [len(one.ids) for one in encoded]
+        budget = min(self._budget(name) for name in names)
+        for portion in _portions(lengths, budget):
+            work = Work(
+                rows=[encoded[index] for index in portion],
+                lengths=[lengths[index] for index in portion],
+                budget=budget,
+                key=(id(self), *names),
+                compute=partial(self._compute, names),
+            )
             with timing.span("infer"):
-                values = self.session.run(list(names), feed)
-            yield indices, values, mask
+                parts = self.batcher.run(work)
+            for indices, values, mask in parts:
+                yield Part([portion[index] for index in indices], values, mask)
+
+    def _compute(self, names: Sequence[str], batch: Sequence[Encoded]) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
+        feed, mask = self._feed(batch)
+        _count(*mask.shape)
+        return self.session.run(list(names), feed), mask
 
     def empty_past(self, rows: int) -> dict[str, NDArray[Any]]:
         """What a language model has read before the first token: nothing, (rows, heads, 0, width) for each of its inputs."""
@@ -149,12 +168,14 @@ _PAST = "past_key_values."
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
-def load(bundle: Bundle, *, tokenizer: Path | None = None, threads: int = 0, token_budget: int = 8192) -> Model:
+def load(
+    bundle: Bundle, *, tokenizer: Path | None = None, threads: int = 0, token_budget: int = 8192, batcher: Batcher[Encoded] | None = None
+) -> Model:
     """The bundle's model, ready to run. `tokenizer` (a tokenizer.json, or the folder that holds one) replaces the bundle's own.
 
-    `threads` is per session, 0 means one per core; `token_budget` counts the tokens of one batch, padding included. Raises
-    InvalidRequest where the files are not a model that can be served. External data of a graph are read from the graph's own
-    folder only: ONNX Runtime refuses absolute paths, `..` and symbolic links that lead out of it.
+    `threads` is per session, 0 means one per core; `token_budget` counts the tokens of one batch, padding included; `batcher` says
+    how requests share batches. Raises InvalidRequest where the files are not a model that can be served. External data of a graph
+    are read from the graph's own folder only: ONNX Runtime refuses absolute paths, `..` and symbolic links that lead out of it.
     """
     with timing.span("load"):
         words = _open_tokenizer(tokenizer or bundle.tokenizer, bundle, own=tokenizer is None)
@@ -178,6 +199,7 @@ def load(bundle: Bundle, *, tokenizer: Path | None = None, threads: int = 0, tok
             pad_id=_pad_id(words, bundle),
             token_budget=token_budget,
             session=session,
+            batcher=batcher or Batcher(),
             past={node.name: (node.shape[1], node.shape[3]) for node in session.get_inputs() if node.name.startswith(_PAST)},
         )
 
@@ -277,16 +299,21 @@ def _count(texts: int, length: int) -> None:
     metrics.BATCH_TOKENS.observe(texts * length)
 
 
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices of `lengths`, shortest first, in groups whose size times longest length stays within `budget`; a group has one at least."""
-    group: list[int] = []
+def _portions(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices of `lengths`, shortest first, in parts of `budget` tokens at the most, or of one text.
+
+    What is computed but not yet taken is no more than that, and a request of many texts lets others in between its parts.
+    """
+    portion: list[int] = []
+    tokens = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if group and (len(group) + 1) * lengths[index] > budget:
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group
+        if portion and tokens + lengths[index] > budget:
+            yield portion
+            portion, tokens = [], 0
+        portion.append(index)
+        tokens += lengths[index]
+    if portion:
+        yield portion
 
 
 def _not_loadable(why: str, remedy: str) -> InvalidRequest:

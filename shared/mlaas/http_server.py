@@ -1,7 +1,8 @@
 """The HTTP server of functions and of the gateway: waitress, bounded also against clients that are slow.
 
 waitress reads requests in one loop and hands only complete ones to its threads, so a slow client holds no thread. What it
-can hold is a connection: here one that has not sent a whole request in time is closed, and there is room for many.
+can hold is a connection: here one that has not sent a whole request in time is closed, and there is room for many. It reads on
+while a request is handled, so that whoever hangs up is noticed (`waitress.client_disconnected` in the environ).
 """
 
 from __future__ import annotations
@@ -46,7 +47,12 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
 
 def create(app: Any, *, seconds: float = REQUEST_SECONDS, **options: Any) -> Any:
     """A waitress server for `app` with waitress' own `options`; a request must have arrived whole within `seconds`."""
-    limits = {"connection_limit": CONNECTIONS, "asyncore_use_poll": True, "cleanup_interval": _SWEEP_SECONDS}
+    limits = {
+        "connection_limit": CONNECTIONS,
+        "asyncore_use_poll": True,
+        "cleanup_interval": _SWEEP_SECONDS,
+        "channel_request_lookahead": 1,
+    }
     server = waitress.server.create_server(app, **limits, **options)
     server.channel_class = _Channel
     server.maintenance = partial(_close_the_slow, server, server.maintenance, seconds)

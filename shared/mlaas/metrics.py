@@ -15,8 +15,10 @@ from .instruments import Counter, Gauge, Histogram
 
 __all__ = [
     "ALL",
+    "BATCH_REQUESTS",
     "BATCH_TEXTS",
     "BATCH_TOKENS",
+    "BATCH_WAIT_SECONDS",
     "CACHE_REQUESTS",
     "COLD_START_SECONDS",
     "CONTENT_TYPE",
@@ -72,6 +74,10 @@ CACHE_REQUESTS = Counter(
 )
 BATCH_TEXTS = Histogram("mlaas_batch_texts", "Texts in an inference batch.", SIZE_BUCKETS)
 BATCH_TOKENS = Histogram("mlaas_batch_tokens", "Tokens in an inference batch, padding included.", TOKEN_BUCKETS)
+BATCH_REQUESTS = Histogram("mlaas_batch_requests", "Requests that share an inference batch.", SIZE_BUCKETS)
+BATCH_WAIT_SECONDS = Histogram(
+    "mlaas_batch_wait_seconds", "Time from a request's turn to its model, texts tokenized, to the start of its first batch.", PHASE_BUCKETS
+)
 OVERLOADED = Counter("mlaas_overloaded_requests_total", "Requests that were told to come back because too many waited already.")
 TEXTS = Counter("mlaas_texts_total", "Texts that went through a model.")
 EVENT_ATTEMPTS = Histogram(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import bundles, engine, metrics, storage, timing
+from .batching import Batcher
 from .catalog import Catalog
 from .contracts import ModelRef, ModelVersion, TokenizerRef, VectorStoreRef
 from .documents import shared
@@ -117,7 +118,13 @@ def load(
         words = storage.fetch(tokenizer.path, tokenizer.storage_type, settings=settings) if tokenizer else None
         model = _models.get(
             (bundle.digest, words),
-            lambda: engine.load(bundle, tokenizer=words, threads=settings.compute_threads, token_budget=settings.token_budget),
+            lambda: engine.load(
+                bundle,
+                tokenizer=words,
+                threads=settings.compute_threads,
+                token_budget=settings.token_budget,
+                batcher=Batcher(wait=settings.batch_wait_ms / 1000, limit=settings.queue_seconds),
+            ),
         )
     return LoadedModel(model, ModelVersion(digest=bundle.digest, objective=bundle.objective, name=located.name, version=located.version))
 

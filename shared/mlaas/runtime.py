@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from cloudevents.http import CloudEvent
 
-from . import events, logs, metrics, references, timing, tracing
+from . import batching, events, logs, metrics, references, timing, tracing
 from .contracts import Contract, parse
 from .errors import Conflict, InvalidRequest, Malformed, MlaasError, NotFound, Outdated, Overloaded, TooLarge, Unavailable
 from .settings import current
@@ -32,6 +33,7 @@ R = TypeVar("R", bound=Contract)
 S = TypeVar("S", bound=Contract)
 
 PROBLEM = "application/problem+json"
+TIMEOUT = "X-Envoy-Expected-Rq-Timeout-Ms"
 # The first class that fits says the status of an HTTP answer (RFC 9110) and the title of the problem (RFC 9457).
 _STATUSES: tuple[tuple[type[MlaasError], int, str], ...] = (
     (Malformed, 400, "Malformed request"),
@@ -78,7 +80,8 @@ class Function(Generic[R, S]):
             return _json(self.describe(), 200)
         started = time.perf_counter()
         with timing.record() as spans, self._span(request, spans.get("queue", 0.0)) as span, logs.bound(capability=self.capability):
-            response, line = self._respond(request, spans)
+            with batching.caller(_caller(request, spans.get("queue", 0.0))):
+                response, line = self._respond(request, spans)
             self._account(line, time.perf_counter() - started, spans)
             span.attributes |= {"http.response.status_code": response[1], "mlaas.outcome": line["outcome"]}
             span.error = line["outcome"] if line["outcome"] in ("unavailable", "defect") else None
@@ -206,6 +209,16 @@ class Function(Generic[R, S]):
         if _final(error):  # a broker retries 404 and 409, and drops other 4xx into dead letters: the caller is owed a reply
             return _event(events.reply(event, self.capability, "failed", body)), line
         return problem_response(error), line
+
+
+def _caller(request: Any, waited: float) -> batching.Caller:
+    """Who asked: whether they hang up, as the server sees it, and how long they wait, as Envoy (Knative's ingress) says it."""
+    try:
+        seconds = float(request.headers.get(TIMEOUT, "")) / 1000
+    except ValueError:
+        seconds = math.inf
+    gone = request.environ.get("waitress.client_disconnected", lambda: False)
+    return batching.Caller(gone=gone, deadline=time.monotonic() + seconds - waited, waited=waited)
 
 
 def _final(error: MlaasError) -> bool:

@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from typing import Any
 
 import flask
 
-from . import http_server, logs, metrics, trace_export
+from . import http_server, logs, metrics, timing, trace_export
 from .contracts import ModelRef, parse
 from .errors import MlaasError, NotFound, Overloaded, Unavailable
 from .runtime import problem_response
@@ -44,14 +45,15 @@ class State:
     stopping: bool = False
     in_flight: int = 0
     waiting_limit: int = 256
+    waiting_seconds: float = math.inf
     dispatcher: Any = None
     started_after: float | None = None  # seconds from the process' start to readiness, until the first answer takes it
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def enter(self) -> None:
-        """Count a request in. Raises Overloaded while too many wait."""
+        """Count a request in. Raises Overloaded while too many wait, and for one that has waited too long."""
         waiting = len(self.dispatcher.queue) if self.dispatcher else 0
-        if waiting > self.waiting_limit:
+        if waiting > self.waiting_limit or timing.waited() > self.waiting_seconds:
             metrics.OVERLOADED.add()
             raise Overloaded("too many requests are waiting for this function", retry_after=1, remedy="Send the request again in a second.")
         with self.lock:
@@ -141,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(number, lambda *_: threading.Thread(target=_stop, args=(state,), daemon=True).start())
     logs.configure()
     folder, settings = _asked(arguments)
-    state.waiting_limit = settings.waiting
+    state.waiting_limit, state.waiting_seconds = settings.waiting, settings.queue_seconds
     try:
         function = load_function(folder)
     except MlaasError as error:

@@ -134,6 +134,18 @@ class Settings:
         "MLAAS_PRELOAD_MODEL", None, str, 'JSON of a `model` to load before the function is ready, e.g. {"name": "infn-structures"}.'
     )
     token_budget: int = _setting("MLAAS_TOKEN_BUDGET", 8192, int, "Tokens, padding included, that one inference batch may hold.")
+    batch_wait_ms: float = _setting(
+        "MLAAS_BATCH_WAIT_MS",
+        3.0,
+        float,
+        "Milliseconds that a batch may wait for requests that have just come in; with 0 requests share none.",
+    )
+    queue_seconds: float = _setting(
+        "MLAAS_QUEUE_SECONDS",
+        10.0,
+        float,
+        "Seconds that a request may wait before its inference begins; one that waits longer, or would have to, gets 429 with Retry-After.",
+    )
     max_body_bytes: int = _setting("MLAAS_MAX_BODY_BYTES", 1024**2, int, "Largest request body in bytes.")
     max_event_bytes: int = _setting(
         "MLAAS_MAX_EVENT_BYTES", 256 * 1024, int, "Largest event in bytes; larger requests are refused, larger replies carry a reference."

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from . import tracing
 
-__all__ = ["Phases", "record", "server_timing", "span", "waited_since"]
+__all__ = ["Phases", "record", "server_timing", "span", "waited", "waited_since"]
 
 PHASE_SPANS = 100  # of one job: a training of a thousand epochs evaluates a thousand times
 
@@ -38,6 +38,12 @@ def waited_since(received: float) -> Iterator[None]:
         yield
     finally:
         _waiting.reset(token)
+
+
+def waited() -> float:
+    """Seconds since the time given to `waited_since`; 0 outside of it, and inside a recording."""
+    received = _waiting.get()
+    return 0.0 if received is None else time.perf_counter() - received
 
 
 @contextmanager

@@ -86,3 +86,28 @@ def test_an_answer_that_takes_long_is_not_cut_nor_is_a_connection_that_waits_for
             client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert client.recv(1000).startswith(b"HTTP/1.1 200")
             time.sleep(SECONDS + 2.5)
+
+
+def test_a_client_that_hangs_up_is_noticed_while_its_request_is_handled() -> None:
+    noticed = threading.Event()
+
+    def watching(environ: dict[str, Any], start: Any) -> list[bytes]:
+        end = time.monotonic() + 10
+        while time.monotonic() < end and not environ["waitress.client_disconnected"]():
+            time.sleep(0.01)
+        if environ["waitress.client_disconnected"]():
+            noticed.set()
+        start("200 OK", [("Content-Length", "0")])
+        return []
+
+    server = http_server.create(watching, host="127.0.0.1", port=0, threads=1)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    with connect(server.effective_port) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.2)
+        assert not noticed.is_set()
+    assert noticed.wait(8)
+    server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(server._map, ignore_all=True))
+    thread.join(5)
+    server.task_dispatcher.shutdown(timeout=1)

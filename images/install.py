@@ -20,6 +20,11 @@ import slim
 
 ENVIRONMENT = Path("/opt/mlaas")
 PYTHON = ENVIRONMENT / "bin" / "python"
+IMPORTS = {  # by extra, "" for every image; the names are looked up lazily, so that each must be asked for
+    "": "from numpy import *; import boto3, faiss, flask, kafka, onnxruntime, parliament, pyarrow.parquet, pymongo, tokenizers, waitress",
+    "train": "from optimum.exporters.onnx import main_export; from transformers import AutoModel, Trainer; "
+    "import accelerate, ftfy, optuna, peft, skl2onnx, sklearn.linear_model, onnxruntime.quantization",
+}
 
 
 def main(what: str, extras: str = "") -> None:
@@ -34,6 +39,9 @@ def main(what: str, extras: str = "") -> None:
         sbom.write(PYTHON, ENVIRONMENT / "sbom.json")
         pip(PYTHON, "uninstall", "--yes", "mlaas")  # it was there for its list of what it needs, and to be listed
         slim.slim(packages, serving="train" not in extras.split(","))
+        for extra, statements in IMPORTS.items():
+            if extra in ("", *extras.split(",")):
+                subprocess.run([PYTHON, "-c", statements], check=True)  # nothing that is needed was left out
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(packages, quiet=2, workers=os.cpu_count() or 1, invalidation_mode=mode)
 

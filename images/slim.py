@@ -8,7 +8,6 @@ __all__ = ["slim"]
 EVERYWHERE = (
     "numpy/_core/include",
     "numpy/_core/tests/data",
-    "numpy/f2py",
     "pyarrow/_flight*",  # Arrow's own network protocol, and the reading of query plans
     "pyarrow/libarrow_flight*",
     "pyarrow/libarrow_substrait*",

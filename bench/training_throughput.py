@@ -78,7 +78,8 @@ class Sides:
     """Both trainings, over the training rows of one split."""
 
     def __init__(self, table: Path, checkpoint: Path, options: argparse.Namespace) -> None:
-        from mlaas.training.rows import read_rows, split
+        from mlaas.training.rows import read_rows
+        from mlaas.training.splits import split
 
         self.table, self.checkpoint, self.options = table, checkpoint, options
         self.request = parse(

@@ -51,7 +51,7 @@ def letters(texts: Any) -> list[list[int]]:
 
 
 def misspeller(seed: int = 0, **typos: Any) -> Misspeller:
-    return Misspeller(typos=Typos(**typos), seed=seed, texts=TEXTS, ids=letters(TEXTS), encode=letters)
+    return Misspeller(typos=Typos(**typos), seed=seed, rows=[Row(text) for text in TEXTS], ids=letters(TEXTS), encode=letters)
 
 
 def epoch(one: Misspeller, number: int, rows: tuple[int, ...] = tuple(range(40))) -> list[str]:

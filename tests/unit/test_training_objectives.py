@@ -18,6 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mlaas import answerer, classifier, embedder, engine, generator, recognizer
 from mlaas.contracts import TrainRequest, parse
+from mlaas.entities import spans
 from mlaas.errors import InvalidRequest
 from mlaas.predictions import GenerateSettings
 from mlaas.testing.tiny_checkpoints import BIRDS, STONES, write_checkpoint, write_tokenizer
@@ -98,6 +99,26 @@ def tagged_sentences(count: int = 50) -> list[tuple[list[str], list[str]]]:
                 tags += ["O", "B-STONE"]
         made.append((words, tags))
     return made
+
+
+def test_fifty_tagged_rows_are_learnt_by_heart(trained: Train, tmp_path: Path) -> None:
+    rows = tagged_sentences(50)
+    table = jsonl(tmp_path / "rows.jsonl", [{"tokens": words, "tags": tags} for words, tags in rows])
+    model = engine.load(trained("token-classification", table).bundle)
+    found = recognizer.recognize(model, [" ".join(words) for words, _ in rows])
+    right = [
+        [(one.label, one.text) for one in recognized.entities]
+        == [(span.label, " ".join(words[span.start : span.end])) for span in spans(tags)]
+        for recognized, (words, tags) in zip(found, rows, strict=True)
+    ]
+    assert sum(right) / len(right) >= 0.98
+
+
+def test_fifty_questions_are_learnt_by_heart(trained: Train, tmp_path: Path) -> None:
+    rows = asked(25)
+    assert len(rows) == 50
+    outcome = trained("question-answering", jsonl(tmp_path / "rows.jsonl", rows), epochs=50, lr=1e-3)
+    assert exact(engine.load(outcome.bundle), rows) >= 0.98
 
 
 def test_named_entities_of_rows_are_learnt_and_found_in_texts_at_their_places(trained: Train, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from mlaas.contracts import TrainDataset
 from mlaas.errors import InvalidRequest
-from mlaas.training.rows import Row, clean, normalised, read_rows, split
+from mlaas.training.rows import Row, clean, normalised, read_rows
+from mlaas.training.splits import split
 
 DATASET = TrainDataset(path="rows.tsv", text_column="affiliation", label_column="site")
 
@@ -21,7 +22,7 @@ def rows_of(**counts: int) -> list[Row]:
 def test_empty_unlabelled_and_duplicate_rows_are_dropped_and_counted() -> None:
     records = [("a", "X"), ("  ", "X"), (None, "X"), ("a", "X"), ("a", "Y"), ("b", ""), (" a ", "X"), ("c", 7)]
     cleaned = clean([{"affiliation": text, "site": label} for text, label in records], DATASET, labelled=True)
-    assert cleaned.rows == (Row("a", "X"), Row("a", "Y"), Row("c", "7"))
+    assert list(cleaned.rows) == [Row("a", "X"), Row("a", "Y"), Row("c", "7")]
     assert (cleaned.dropped_empty, cleaned.dropped_unlabelled, cleaned.dropped_duplicates) == (2, 1, 2)
 
 
@@ -29,7 +30,7 @@ def test_labels_are_not_read_where_none_are_needed(tmp_path: Path) -> None:
     table = tmp_path / "rows.tsv"
     table.write_text("affiliation\na\nb\na\n", "utf-8")
     read = read_rows(table, DATASET, labelled=False)
-    assert read.rows == (Row("a"), Row("b"))
+    assert list(read.rows) == [Row("a"), Row("b")]
     assert read.dropped_duplicates == 1
 
 

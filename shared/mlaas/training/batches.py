@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 __all__ = ["Batch", "Collator", "by_length", "collator", "encoded"]
 
@@ -65,22 +68,23 @@ def collator(config: Any, tokenizer: Any) -> Collator:
 READS_TYPES = frozenset({"albert", "bert", "camembert", "electra", "roberta", "xlm-roberta"})
 
 
-def encoded(tokenizer: Any, texts: Sequence[str] | Sequence[tuple[str, str]], max_length: int) -> Iterator[Any]:
+def encoded(tokenizer: Any, texts: Iterable[str] | Iterable[tuple[str, str]], max_length: int) -> Iterator[Any]:
     """The `tokenizers.Encoding` of each text or pair of texts, cut at `max_length` tokens; what was cut off is in its `overflowing`."""
     backend = tokenizer.backend_tokenizer
     backend.enable_truncation(max_length)
     try:
-        for start in range(0, len(texts), CHUNK):
-            yield from backend.encode_batch(list(texts[start : start + CHUNK]))
+        remaining = iter(texts)
+        while chunk := list(islice(remaining, CHUNK)):
+            yield from backend.encode_batch(chunk)
     finally:
         backend.no_truncation()
 
 
-def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+def by_length(lengths: Sequence[int] | NDArray[np.int64], size: int) -> Iterator[list[int]]:
     """Indices in batches of at most `size`, longest first, for evaluation: the same each time."""
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    order = np.argsort(-np.asarray(lengths), kind="stable")
     for start in range(0, len(order), size):
-        yield order[start : start + size]
+        yield order[start : start + size].tolist()
 
 
 def _padded(rows: Iterable[Sequence[int]], fill: int) -> torch.Tensor:

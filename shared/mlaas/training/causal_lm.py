@@ -15,8 +15,10 @@ from .batches import Batch, Collator, by_length, collator, encoded
 from .checkpoints import load_model
 from .masking import IGNORED
 from .objectives import Preparation, Scored, Tally
-from .rows import Row, read_rows, split
+from .rows import Row, read_rows
 from .sampling import grouped_batches
+from .splits import split
+from .spool import ID_BYTES, Records, Selected, token_ids
 
 __all__ = ["prepare"]
 
@@ -29,8 +31,8 @@ class CausalLanguageModelling:
 
     model: Any
     fresh: frozenset[str]
-    train: Sequence[list[int]]
-    test: Sequence[list[int]]
+    train: Records[list[int]]
+    test: Records[list[int]]
     collate: Collator
     batch_size: int
     seed: int
@@ -51,12 +53,12 @@ class CausalLanguageModelling:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Every part once, grouped by length, shuffled by the seed."""
         draw = np.random.default_rng([self.seed, 3, epoch])
-        for indices in grouped_batches(np.arange(len(self.train)), [len(ids) for ids in self.train], self.batch_size, draw):
+        for indices in grouped_batches(np.arange(len(self.train)), self.train.sizes // ID_BYTES, self.batch_size, draw):
             yield self._batch([self.train[index] for index in indices.tolist()])
 
     def held_out(self) -> Iterator[Batch]:
         """The held-out parts, longest first."""
-        for indices in by_length([len(ids) for ids in self.test], EVALUATION_BATCH):
+        for indices in by_length(self.test.sizes // ID_BYTES, EVALUATION_BATCH):
             yield self._batch([self.test[index] for index in indices])
 
     def score(self, batch: Batch) -> Scored:
@@ -83,9 +85,9 @@ def prepare(preparation: Preparation) -> CausalLanguageModelling:
     request, checkpoint = preparation.request, preparation.checkpoint
     tokenizer = checkpoint.tokenizer
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-    read = read_rows(preparation.table, request.dataset, labelled=False)
+    read = read_rows(preparation.table, request.dataset, labelled=False, work=preparation.work)
     sides = split(read.rows, request.dataset.train_test_split, request.model_train.seed)
-    train, test = (_parts([read.rows[index] for index in side], end, preparation) for side in sides)
+    train, test = (_parts(Selected(read.rows, side), end, preparation) for side in sides)
     if not train or not test:
         raise InvalidRequest(
             "the texts hold nothing to predict", field="dataset.text_column", remedy="Give the column that holds the texts."
@@ -105,7 +107,7 @@ def prepare(preparation: Preparation) -> CausalLanguageModelling:
         dataset={
             "samples_train": len(sides[0]),
             "samples_test": len(sides[1]),
-            "tokens": sum(map(len, train)),
+            "tokens": int(train.sizes.sum()) // ID_BYTES,
             "dropped_empty": read.dropped_empty,
             "dropped_duplicates": read.dropped_duplicates,
             "parts_train": len(train),
@@ -115,13 +117,13 @@ def prepare(preparation: Preparation) -> CausalLanguageModelling:
     )
 
 
-def _parts(rows: Sequence[Row], end: int | None, preparation: Preparation) -> list[list[int]]:
+def _parts(rows: Sequence[Row], end: int | None, preparation: Preparation) -> Records[list[int]]:
     """Texts cut where they are longer than the model reads, the last part of each with the token that ends a text."""
-    parts: list[list[int]] = []
-    for encoding in encoded(preparation.checkpoint.tokenizer, [row.text for row in rows], preparation.max_length - 1):
+    parts = token_ids(preparation.work)
+    for encoding in encoded(preparation.checkpoint.tokenizer, (row.text for row in rows), preparation.max_length - 1):
         pieces = [list(piece.ids) for piece in (encoding, *encoding.overflowing)]
         if end is not None and pieces[-1][-1:] != [end]:
             pieces[-1].append(end)
-        parts += [ids for ids in pieces if len(ids) > 1]
+        parts.extend(ids for ids in pieces if len(ids) > 1)
         preparation.tick()
     return parts

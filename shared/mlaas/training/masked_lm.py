@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModelForMaskedLM
 
 from ..errors import InvalidRequest
@@ -17,8 +18,10 @@ from .batches import Batch, Collator, by_length, collator, encoded
 from .checkpoints import load_model
 from .masking import IGNORED, Chunk, Masker
 from .objectives import Preparation, Scored, Tally
-from .rows import Row, read_rows, split
+from .rows import Row, read_rows
 from .sampling import grouped_batches
+from .splits import split
+from .spool import ID_BYTES, Records, Selected
 
 __all__ = ["prepare"]
 
@@ -34,8 +37,8 @@ class MaskedLanguageModelling:
 
     model: Any
     fresh: frozenset[str]
-    train: Sequence[Chunk]
-    test: Sequence[Chunk]
+    train: Records[Chunk]
+    test: Records[Chunk]
     masker: Masker
     collate: Collator
     batch_size: int
@@ -57,13 +60,13 @@ class MaskedLanguageModelling:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Every chunk once, grouped by length, shuffled and hidden anew by the seed."""
         draw = np.random.default_rng([self.seed, 3, epoch])
-        for indices in grouped_batches(np.arange(len(self.train)), [len(chunk) for chunk in self.train], self.batch_size, draw):
+        for indices in grouped_batches(np.arange(len(self.train)), _lengths(self.train), self.batch_size, draw):
             yield self._batch([self.train[index] for index in indices.tolist()], draw)
 
     def held_out(self) -> Iterator[Batch]:
         """The held-out chunks, longest first, always with the same words hidden."""
         draw = np.random.default_rng(EVALUATION_SEED)
-        for indices in by_length([len(chunk) for chunk in self.test], EVALUATION_BATCH):
+        for indices in by_length(_lengths(self.test), EVALUATION_BATCH):
             yield self._batch([self.test[index] for index in indices], draw)
 
     def score(self, batch: Batch) -> Scored:
@@ -101,9 +104,9 @@ def prepare(preparation: Preparation) -> MaskedLanguageModelling:
             field="tokenizer.path" if request.tokenizer else "model.path",
             remedy="Give a model that was pretrained by masking, such as BERT.",
         )
-    read = read_rows(preparation.table, request.dataset, labelled=False)
+    read = read_rows(preparation.table, request.dataset, labelled=False, work=preparation.work)
     sides = split(read.rows, request.dataset.train_test_split, request.model_train.seed)
-    train, test = (_chunks([read.rows[index] for index in side], preparation) for side in sides)
+    train, test = (_chunks(Selected(read.rows, side), preparation) for side in sides)
     if not train or not test:
         raise InvalidRequest("the texts hold no words to hide", field="dataset.text_column", remedy="Give the column that holds the texts.")
     loaded = load_model(AutoModelForMaskedLM, checkpoint)
@@ -122,7 +125,7 @@ def prepare(preparation: Preparation) -> MaskedLanguageModelling:
         dataset={
             "samples_train": len(sides[0]),
             "samples_test": len(sides[1]),
-            "tokens": sum(map(len, train)),
+            "tokens": int(_lengths(train).sum()),
             "dropped_empty": read.dropped_empty,
             "dropped_duplicates": read.dropped_duplicates,
             "chunks_train": len(train),
@@ -132,15 +135,20 @@ def prepare(preparation: Preparation) -> MaskedLanguageModelling:
     )
 
 
-def _chunks(rows: Sequence[Row], preparation: Preparation) -> list[Chunk]:
-    chunks: list[Chunk] = []
-    for encoding in encoded(preparation.checkpoint.tokenizer, [row.text for row in rows], preparation.max_length):
+def _chunks(rows: Sequence[Row], preparation: Preparation) -> Records[Chunk]:
+    chunks = Records(preparation.work, Chunk.to_bytes, Chunk.from_bytes)
+    for encoding in encoded(preparation.checkpoint.tokenizer, (row.text for row in rows), preparation.max_length):
         for piece in (encoding, *encoding.overflowing):
             words = tuple(None if special else word for word, special in zip(piece.word_ids, piece.special_tokens_mask, strict=True))
             if any(word is not None for word in words):
                 chunks.append(Chunk(tuple(piece.ids), words))
         preparation.tick()
     return chunks
+
+
+def _lengths(chunks: Records[Chunk]) -> NDArray[np.int64]:
+    """Tokens of each chunk: its record holds an id and a word for each."""
+    return chunks.sizes // (2 * ID_BYTES)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ them are to be predicted (Devlin et al. 2019, and the whole-word variant release
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,17 @@ class Chunk:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def to_bytes(self) -> bytes:
+        """The ids, then the words, in 4 bytes each; -1 is no word."""
+        return array("i", [*self.ids, *(-1 if word is None else word for word in self.words)]).tobytes()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Chunk:
+        """The reverse of `to_bytes`."""
+        numbers = array("i", content).tolist()
+        half = len(numbers) // 2
+        return cls(tuple(numbers[:half]), tuple(None if word < 0 else word for word in numbers[half:]))
 
 
 @dataclass(frozen=True, kw_only=True)

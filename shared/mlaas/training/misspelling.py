@@ -47,13 +47,13 @@ def describe(figures: Mapping[str, Any], request: TrainRequest, rows: Sequence[R
 
 @dataclass(frozen=True, kw_only=True)
 class Misspeller:
-    """Makes typing errors in the training rows `texts`; `ids` are their token ids, `encode` gives those of other texts."""
+    """Makes typing errors in the training `rows`; `ids` are their token ids, `encode` gives those of other texts."""
 
     typos: Typos
     seed: int
-    texts: Sequence[str]
+    rows: Sequence[Row]
     ids: Sequence[Sequence[int]]
-    encode: Callable[[Sequence[str]], list[list[int]]]
+    encode: Callable[[Iterable[str]], Iterable[list[int]]]
 
     def batches(self, epoch: int, batches: Iterable[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
         """Token ids of the rows of each batch. A row that comes twice in an epoch is misspelt in two ways."""
@@ -61,9 +61,10 @@ class Misspeller:
         for rows in batches:
             wrong: dict[int, str] = {}
             for position, row in enumerate(rows):
-                text = _drawn(self.texts[row], self.typos, self.seed, epoch, row, turns[row])
+                plain = self.rows[row].text
+                text = _drawn(plain, self.typos, self.seed, epoch, row, turns[row])
                 turns[row] += 1
-                if text != self.texts[row]:
+                if text != plain:
                     wrong[position] = text
             found = dict(zip(wrong, self.encode(list(wrong.values())), strict=True))
             yield [found.get(position, self.ids[row]) for position, row in enumerate(rows)]

@@ -7,13 +7,16 @@ Or they are given as columns, with labels.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModelForNextSentencePrediction, AutoModelForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES
 
@@ -23,9 +26,11 @@ from .checkpoints import load_model
 from .confusion import ConfusionTally
 from .objectives import Preparation, Scored
 from .pairs import Pair, read_pairs, split_pairs
-from .rows import read_rows, split
+from .rows import read_rows
 from .sampling import grouped_batches
 from .scores import classification_figures
+from .splits import split
+from .spool import ID_BYTES, Records, Selected, packed, token_ids, unpacked
 
 __all__ = ["LABELS", "prepare", "sentences"]
 
@@ -38,16 +43,36 @@ END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[A-Z0-9À-Þ])|
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids and types of each pair, and whether its second sentence follows: the index in LABELS."""
+    """Token ids and types of each pair, on disk, and whether its second sentence follows: the index in LABELS."""
 
-    ids: list[list[int]]
-    types: list[list[int]]
-    classes: list[int]
+    ids: Records[list[int]]
+    types: Records[list[int]]
+    classes: NDArray[np.int64]
 
     @property
-    def lengths(self) -> list[int]:
+    def lengths(self) -> NDArray[np.int64]:
         """Tokens of each pair."""
-        return [len(row) for row in self.ids]
+        return self.ids.sizes // ID_BYTES
+
+
+class Made(Sequence[Pair]):
+    """Pairs of `texts`, by their numbers [pairs, 2]: each sentence with its successor, then with one of another text."""
+
+    def __init__(self, texts: Records[str], numbers: array[int]) -> None:
+        self._texts, self._numbers = texts, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers) // 2
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Pair]: ...
+    def __getitem__(self, index: int | slice) -> Pair | Sequence[Pair]:
+        if isinstance(index, slice):
+            return Selected(self, range(len(self))[index])
+        at = range(len(self))[index]
+        return Pair(self._texts[self._numbers[2 * at]], self._texts[self._numbers[2 * at + 1]], LABELS[at % 2])
 
 
 @dataclass(kw_only=True)
@@ -102,9 +127,7 @@ class NextSentencePrediction:
 
     def _batch(self, rows: Encoded, indices: list[int]) -> Batch:
         return self.collate(
-            [rows.ids[index] for index in indices],
-            torch.tensor([rows.classes[index] for index in indices]),
-            types=[rows.types[index] for index in indices],
+            [rows.ids[index] for index in indices], torch.from_numpy(rows.classes[indices]), types=[rows.types[index] for index in indices]
         )
 
 
@@ -131,7 +154,7 @@ def prepare(preparation: Preparation) -> NextSentencePrediction:
         batch_size=request.model_train.batch_size,
         seed=request.model_train.seed,
         made_from="columns" if given else "sentences of texts",
-        dataset={"samples_train": len(train), "samples_test": len(test), "tokens": sum(sides[0].lengths), **dropped, "classes": 2},
+        dataset={"samples_train": len(train), "samples_test": len(test), "tokens": int(sides[0].lengths.sum()), **dropped, "classes": 2},
     )
 
 
@@ -140,9 +163,9 @@ def sentences(text: str) -> list[str]:
     return [part.strip() for part in END.split(text) if part and part.strip()]
 
 
-def _given(preparation: Preparation) -> tuple[list[list[Pair]], dict[str, int]]:
+def _given(preparation: Preparation) -> tuple[list[Sequence[Pair]], dict[str, int]]:
     request = preparation.request
-    read = read_pairs(preparation.table, request.dataset, labelled=True)
+    read = read_pairs(preparation.table, request.dataset, labelled=True, work=preparation.work)
     strange = next((pair.label for pair in read.pairs if pair.label.casefold() not in YES | NO), None)
     if strange is not None:
         raise InvalidRequest(
@@ -150,20 +173,22 @@ def _given(preparation: Preparation) -> tuple[list[list[Pair]], dict[str, int]]:
             field="dataset.label_column",
             remedy="Label pairs is_next or not_next; 1 or 0, true or false will do.",
         )
-    pairs = [Pair(pair.first, pair.second, LABELS[pair.label.casefold() in NO]) for pair in read.pairs]
+    pairs = _spooled(preparation)
+    pairs.extend(Pair(pair.first, pair.second, LABELS[pair.label.casefold() in NO]) for pair in read.pairs)
     sides = split_pairs(pairs, request.dataset.train_test_split, request.model_train.seed)
-    return [[pairs[index] for index in side] for side in sides], {
-        "dropped_empty": read.dropped_empty,
-        "dropped_duplicates": read.dropped_duplicates,
-    }
+    return [Selected(pairs, side) for side in sides], {"dropped_empty": read.dropped_empty, "dropped_duplicates": read.dropped_duplicates}
 
 
-def _made(preparation: Preparation) -> tuple[list[list[Pair]], dict[str, int]]:
+def _spooled(preparation: Preparation) -> Records[Pair]:
+    return Records(preparation.work, lambda pair: packed(pair.first, pair.second, pair.label), lambda content: Pair(*unpacked(content)))
+
+
+def _made(preparation: Preparation) -> tuple[list[Sequence[Pair]], dict[str, int]]:
     request = preparation.request
-    read = read_rows(preparation.table, request.dataset, labelled=False)
+    read = read_rows(preparation.table, request.dataset, labelled=False, work=preparation.work)
     sides = split(read.rows, request.dataset.train_test_split, request.model_train.seed)
-    made = [
-        _pairs([sentences(read.rows[index].text) for index in side], [request.model_train.seed, 4, number])
+    made: list[Sequence[Pair]] = [
+        _pairs((sentences(row.text) for row in Selected(read.rows, side)), [request.model_train.seed, 4, number], preparation.work)
         for number, side in enumerate(sides)
     ]
     if not all(made):
@@ -175,28 +200,30 @@ def _made(preparation: Preparation) -> tuple[list[list[Pair]], dict[str, int]]:
     return made, {"dropped_empty": read.dropped_empty, "dropped_duplicates": read.dropped_duplicates}
 
 
-def _pairs(texts: Sequence[Sequence[str]], seed: Sequence[int]) -> list[Pair]:
+def _pairs(texts: Iterable[Sequence[str]], seed: Sequence[int], work: Path | None) -> Made:
     """Twice as many pairs as there are sentences with a successor; none where all sentences are of one text."""
     draw = np.random.default_rng(list(seed))
-    owners = [number for number, parts in enumerate(texts) for _ in parts]
-    every = [part for parts in texts for part in parts]
-    if len(set(owners)) < 2:
-        return []
-    pairs: list[Pair] = []
+    every, owners, numbers = Records(work, packed, lambda content: unpacked(content)[0]), array("q"), array("q")
     for number, parts in enumerate(texts):
-        for first, second in pairwise(parts):
+        every.extend(parts)
+        owners.extend([number] * len(parts))
+    if len(set(owners)) < 2:
+        return Made(every, numbers)
+    for first, (owner, following) in enumerate(pairwise(owners)):
+        if owner != following:
+            continue
+        other = int(draw.integers(len(every)))
+        while owners[other] == owner:
             other = int(draw.integers(len(every)))
-            while owners[other] == number:
-                other = int(draw.integers(len(every)))
-            pairs += [Pair(first, second, LABELS[0]), Pair(first, every[other], LABELS[1])]
-    return pairs
+        numbers.extend((first, first + 1, first, other))
+    return Made(every, numbers)
 
 
 def _encoded(pairs: Sequence[Pair], preparation: Preparation) -> Encoded:
-    ids, types = [], []
-    texts = [(pair.first, pair.second) for pair in pairs]
+    ids, types = token_ids(preparation.work), token_ids(preparation.work)
+    texts = ((pair.first, pair.second) for pair in pairs)
     for encoding in encoded(preparation.checkpoint.tokenizer, texts, preparation.max_length):
         ids.append(list(encoding.ids))
         types.append(list(encoding.type_ids))
         preparation.tick()
-    return Encoded(ids, types, [LABELS.index(pair.label) for pair in pairs])
+    return Encoded(ids, types, np.fromiter((LABELS.index(pair.label) for pair in pairs), np.int64, len(pairs)))

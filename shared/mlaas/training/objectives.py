@@ -20,13 +20,17 @@ __all__ = ["EvaluatedTwice", "Preparation", "Scored", "Tally", "Task", "prepare"
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """What a task is made from. `tick` is to be called every few tenths of a second of work; it may raise to cancel."""
+    """What a task is made from; its rows are kept in the folder `work`.
+
+    `tick` is to be called every few tenths of a second of work; it may raise to cancel.
+    """
 
     request: TrainRequest
     checkpoint: Checkpoint
     table: Path
     max_length: int
     tick: Callable[[], None]
+    work: Path | None = None
 
 
 @dataclass(frozen=True)

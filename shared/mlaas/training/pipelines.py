@@ -26,8 +26,9 @@ from .misspelling import copies, describe, misspelt
 from .outcome import Outcome
 from .pipeline_export import compare, write_graph
 from .progress import Meter, Report
-from .rows import Row, check_labels, read_rows, split
+from .rows import Row, check_labels, read_rows
 from .scores import classification_figures, confusion
+from .splits import split
 from .staging import staged
 from .weights import class_weights
 
@@ -60,7 +61,8 @@ def train(request: TrainRequest, table: Path, out: Path, report: Callable[[Repor
     """
     meter = Meter(report=report)
     meter.phase("prepare")
-    read = read_rows(table, request.dataset, labelled=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    read = read_rows(table, request.dataset, labelled=True, work=out.parent)
     labels = check_labels(read.rows)
     sides = split(read.rows, request.dataset.train_test_split, request.model_train.seed)
     given, held_out = ([read.rows[index] for index in side] for side in sides)

@@ -17,8 +17,9 @@ from .answer_scores import exact_match, f1
 from .batches import Batch, Collator, collator
 from .checkpoints import load_model
 from .objectives import Preparation, Scored, Tally
-from .rows import Row, split
+from .rows import Row
 from .sampling import grouped_batches
+from .splits import split
 from .squad import Question, read_questions
 
 __all__ = ["prepare"]

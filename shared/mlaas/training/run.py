@@ -29,6 +29,7 @@ from .outcome import Outcome
 from .parity import compare, sample
 from .progress import Meter, Report
 from .quiet import quiet
+from .spool import check_room
 from .staging import staged
 from .starting_point import Sources, max_length, starting_point
 from .supported import check, check_columns, check_data, check_metric, check_scratch
@@ -65,11 +66,16 @@ def train(
     computing = compute(request.model_train.precision, where)
     with quiet(), _repeatable(request.model_train.seed, where), _memory_errors():
         meter.phase("prepare")
-        checkpoint = starting_point(request, sources, meter)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        check_room(out.parent, sources.table)
+        checkpoint = starting_point(request, sources, meter, out.parent)
         check_exportable(checkpoint.config, str(request.model.objective))
         longest = max_length(request, checkpoint)
         _check_weights(checkpoint.config, request.model_train, computing)
-        task = prepare(Preparation(request=request, checkpoint=checkpoint, table=sources.table, max_length=longest, tick=meter.tick))
+        preparation = Preparation(
+            request=request, checkpoint=checkpoint, table=sources.table, max_length=longest, tick=meter.tick, work=out.parent
+        )
+        task = prepare(preparation)
         adapter = _fitted_out(task, request.model_train)
         _check_memory(task, request, computing, meter)
         kept = drafts(fingerprint(request, checkpoint, sources)) if drafts else None

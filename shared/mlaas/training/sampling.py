@@ -33,7 +33,7 @@ def quotas(counts: Sequence[int], temper: float) -> list[int]:
 class ClassSampler:
     """Draws epochs by class. A class goes through all its rows before one of them comes again, also across epochs."""
 
-    def __init__(self, classes: Sequence[int], temper: float, seed: int) -> None:
+    def __init__(self, classes: Sequence[int] | Indices, temper: float, seed: int) -> None:
         ids = np.asarray(classes, dtype=np.int64)
         self._members = [np.flatnonzero(ids == each) for each in range(int(ids.max()) + 1)]
         self.counts = [len(members) for members in self._members]
@@ -55,12 +55,12 @@ class ClassSampler:
         return drawn
 
 
-def grouped_batches(indices: Indices, lengths: Sequence[int], size: int, draw: np.random.Generator) -> list[Indices]:
+def grouped_batches(indices: Indices, lengths: Sequence[int] | Indices, size: int, draw: np.random.Generator) -> list[Indices]:
     """`indices` in shuffled batches of at most `size` rows that are alike in length, so that little is padding."""
-    shuffled = draw.permutation(indices)
+    shuffled, sizes = draw.permutation(indices), np.asarray(lengths)
     batches: list[Indices] = []
     for start in range(0, len(shuffled), size * MEGABATCH):
         mega = shuffled[start : start + size * MEGABATCH]
-        by_length = mega[np.argsort([-lengths[index] for index in mega], kind="stable")]
+        by_length = mega[np.argsort(-sizes[mega], kind="stable")]
         batches += [by_length[at : at + size] for at in range(0, len(by_length), size)]
     return [batches[position] for position in draw.permutation(len(batches))]

@@ -7,7 +7,7 @@ the mean over the tokens, scaled to length 1. A large batch has more, and so har
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,9 @@ from .checkpoints import load_model
 from .objectives import Preparation, Scored, Tally
 from .pairs import Pair, read_pairs, split_pairs
 from .retrieval_scores import retrieval_figures
+from .rows import hashed
 from .sampling import grouped_batches
+from .spool import ID_BYTES, Records, Selected, token_ids
 
 __all__ = ["TEMPERATURE", "prepare"]
 
@@ -37,6 +39,22 @@ class Encoded:
     first: list[int]
     second: list[int]
     numbers: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """Encoded pairs, their token ids on disk; `numbers` are [pairs, 2]."""
+
+    first: Records[list[int]]
+    second: Records[list[int]]
+    numbers: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def of(self, indices: Sequence[int]) -> list[Encoded]:
+        """The pairs with these indices."""
+        return [Encoded(self.first[index], self.second[index], tuple(self.numbers[index].tolist())) for index in indices]
 
 
 @dataclass(kw_only=True)
@@ -73,8 +91,8 @@ class SentenceEmbedding:
 
     model: Any
     fresh: frozenset[str]
-    train: Sequence[Encoded]
-    test: Sequence[Encoded]
+    train: Spooled
+    test: Spooled
     collate: Collator
     batch_size: int
     seed: int
@@ -95,15 +113,15 @@ class SentenceEmbedding:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Every pair once, grouped by length, shuffled by the seed."""
         draw = np.random.default_rng([self.seed, 3, epoch])
-        lengths = [len(one.second) for one in self.train]
+        lengths = self.train.second.sizes // ID_BYTES
         for indices in grouped_batches(np.arange(len(self.train)), lengths, self.batch_size, draw):
-            yield self._batch([self.train[index] for index in indices.tolist()])
+            yield self._batch(self.train.of(indices.tolist()))
 
     def held_out(self) -> Iterator[Batch]:
         """The held-out pairs, in an order that has nothing to do with their length: alike lengths would make the choice harder."""
         order = np.random.default_rng(0).permutation(len(self.test)).tolist()
         for start in range(0, len(order), EVALUATION_BATCH):
-            yield self._batch([self.test[index] for index in order[start : start + EVALUATION_BATCH]])
+            yield self._batch(self.test.of(order[start : start + EVALUATION_BATCH]))
 
     def score(self, batch: Batch) -> Compared:
         """Similarities [2n, n]: each first text with all second ones, then each second text with all first ones."""
@@ -139,9 +157,9 @@ class SentenceEmbedding:
 def prepare(preparation: Preparation) -> SentenceEmbedding:
     """Read, split and tokenize the pairs, and load the model without a head."""
     request, checkpoint = preparation.request, preparation.checkpoint
-    read = read_pairs(preparation.table, request.dataset, labelled=False)
+    read = read_pairs(preparation.table, request.dataset, labelled=False, work=preparation.work)
     train, test = (
-        _encoded([read.pairs[index] for index in side], preparation)
+        _encoded(Selected(read.pairs, side), preparation)
         for side in split_pairs(read.pairs, request.dataset.train_test_split, request.model_train.seed)
     )
     loaded = load_model(AutoModel, checkpoint)
@@ -156,7 +174,7 @@ def prepare(preparation: Preparation) -> SentenceEmbedding:
         dataset={
             "samples_train": len(train),
             "samples_test": len(test),
-            "tokens": sum(len(one.first) + len(one.second) for one in train),
+            "tokens": int(train.first.sizes.sum() + train.second.sizes.sum()) // ID_BYTES,
             "dropped_empty": read.dropped_empty,
             "dropped_duplicates": read.dropped_duplicates,
             "classes": 0,
@@ -164,17 +182,23 @@ def prepare(preparation: Preparation) -> SentenceEmbedding:
     )
 
 
-def _encoded(pairs: Sequence[Pair], preparation: Preparation) -> list[Encoded]:
-    numbers: dict[str, int] = {}
-    sides: list[list[list[int]]] = []
-    for texts in ([pair.first for pair in pairs], [pair.second for pair in pairs]):
-        ids = []
-        for encoding in encoded(preparation.checkpoint.tokenizer, texts, preparation.max_length):
-            ids.append(list(encoding.ids))
-            preparation.tick()
-        sides.append(ids)
-    of = [(numbers.setdefault(pair.first, len(numbers)), numbers.setdefault(pair.second, len(numbers))) for pair in pairs]
-    return [Encoded(first, second, each) for first, second, each in zip(*sides, of, strict=True)]
+def _encoded(pairs: Sequence[Pair], preparation: Preparation) -> Spooled:
+    first, second = (_ids((texts[side] for texts in map(_texts, pairs)), preparation) for side in (0, 1))
+    numbers: dict[bytes, int] = {}
+    of = [numbers.setdefault(hashed(text), len(numbers)) for pair in pairs for text in _texts(pair)]
+    return Spooled(first, second, np.asarray(of, np.int64).reshape(-1, 2))
+
+
+def _texts(pair: Pair) -> tuple[str, str]:
+    return pair.first, pair.second
+
+
+def _ids(texts: Iterable[str], preparation: Preparation) -> Records[list[int]]:
+    ids = token_ids(preparation.work)
+    for encoding in encoded(preparation.checkpoint.tokenizer, texts, preparation.max_length):
+        ids.append(list(encoding.ids))
+        preparation.tick()
+    return ids
 
 
 def _same(numbers: Sequence[tuple[int, int]]) -> torch.Tensor:

@@ -10,7 +10,8 @@ from ..contracts import TrainRequest
 from ..errors import InvalidRequest
 from .checkpoints import Checkpoint, open_checkpoint, open_config, open_scratch
 from .progress import Meter
-from .rows import read_rows, split
+from .rows import read_rows
+from .splits import split
 from .vocabulary import train_tokenizer
 
 __all__ = ["Sources", "max_length", "starting_point"]
@@ -25,7 +26,7 @@ class Sources:
     table: Path
 
 
-def starting_point(request: TrainRequest, sources: Sources, meter: Meter) -> Checkpoint:
+def starting_point(request: TrainRequest, sources: Sources, meter: Meter, work: Path | None = None) -> Checkpoint:
     """The checkpoint, or the configuration of a model from scratch with the tokenizer that is made for it."""
     if not request.model_train.from_scratch:
         return open_checkpoint(sources.checkpoint, sources.tokenizer)
@@ -33,13 +34,13 @@ def starting_point(request: TrainRequest, sources: Sources, meter: Meter) -> Che
         return open_scratch(sources.checkpoint, sources.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         model_type = open_config(sources.checkpoint).model_type
-        train_tokenizer(_texts(request, sources), model_type, request.tokenizer.train.vocab_size, Path(folder), meter.tick)
+        train_tokenizer(_texts(request, sources, work), model_type, request.tokenizer.train.vocab_size, Path(folder), meter.tick)
         return open_scratch(sources.checkpoint, Path(folder), own_vocabulary=True)
 
 
-def _texts(request: TrainRequest, sources: Sources) -> list[str]:
+def _texts(request: TrainRequest, sources: Sources, work: Path | None) -> list[str]:
     """The texts of the training side: what is held out is new to the tokenizer as well."""
-    rows = read_rows(sources.table, request.dataset, labelled=False).rows
+    rows = read_rows(sources.table, request.dataset, labelled=False, work=work).rows
     return [rows[index].text for index in split(rows, request.dataset.train_test_split, request.model_train.seed)[0]]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from .. import dataset_files, datasets
 from ..contracts import TrainDataset
 from ..entities import Span, spans
 from ..errors import InvalidRequest
+from .rows import hashed
+from .spool import Records
 
 __all__ = ["CONLL", "Sentence", "Sentences", "read_sentences"]
 
@@ -25,35 +28,49 @@ class Sentence:
     words: tuple[str, ...]
     entities: tuple[Span, ...]
 
+    def to_bytes(self) -> bytes:
+        """As JSON: equal sentences give equal bytes."""
+        return json.dumps([self.words, [(span.start, span.end, span.label) for span in self.entities]]).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Sentence:
+        """The reverse of `to_bytes`."""
+        words, entities = json.loads(content)
+        return cls(tuple(words), tuple(Span(*each) for each in entities))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sentences:
-    """Distinct sentences in the order of the data, and how many were dropped."""
+    """Distinct sentences in the order of the data, on disk, and how many were dropped."""
 
-    sentences: tuple[Sentence, ...]
+    sentences: Sequence[Sentence]
     dropped_empty: int
     dropped_duplicates: int
 
 
-def read_sentences(table: Path, dataset: TrainDataset) -> Sentences:
+def read_sentences(table: Path, dataset: TrainDataset, work: Path | None = None) -> Sentences:
     """The tagged sentences of `table`: CoNLL by the names of its files, else rows. Raises InvalidRequest naming what is wrong."""
-    kept: dict[Sentence, None] = {}
+    kept = Records(work, Sentence.to_bytes, Sentence.from_bytes)
+    seen: set[bytes] = set()
+    tagged = False
     empty = duplicates = 0
     for words, tags in _conll(table) if _is_conll(table) else _rows(datasets.read(table, _columns(dataset)), dataset):
         sentence = Sentence(words, tuple(spans(tags)))
         if not words:
             empty += 1
-        elif sentence in kept:
+        elif (key := hashed(sentence.to_bytes().decode())) in seen:
             duplicates += 1
         else:
-            kept[sentence] = None
-    if len(kept) < 2 or not any(one.entities for one in kept):
+            seen.add(key)
+            kept.append(sentence)
+            tagged = tagged or bool(sentence.entities)
+    if len(kept) < 2 or not tagged:
         raise InvalidRequest(
             "the data set has no entities to learn" if kept else "the data set has no sentences",
             field="dataset.path",
             remedy="Give sentences whose words are tagged, e.g. B-Task, I-Task, O: a CoNLL file, or rows with words and tags.",
         )
-    return Sentences(sentences=tuple(kept), dropped_empty=empty, dropped_duplicates=duplicates)
+    return Sentences(sentences=kept, dropped_empty=empty, dropped_duplicates=duplicates)
 
 
 def _is_conll(table: Path) -> bool:

@@ -17,9 +17,11 @@ from .confusion import ConfusionTally
 from .labelled import Labelled, encoder, labelled
 from .misspelling import Misspeller, describe, misspelt
 from .objectives import Preparation, Scored
-from .rows import Row, check_labels, read_rows, split
+from .rows import Row, check_labels, read_rows
 from .sampling import ClassSampler, grouped_batches
 from .scores import classification_figures
+from .splits import split
+from .spool import Selected
 from .weights import class_weights
 
 __all__ = ["TEMPER", "prepare"]
@@ -80,7 +82,7 @@ class Classification:
         return {
             "samples_train": len(self.train.ids),
             "samples_test": len(self.test.ids),
-            "tokens": sum(self.train.lengths),
+            "tokens": int(self.train.lengths.sum()),
             **self.dropped,
             "classes": len(self.labels),
         }
@@ -149,16 +151,16 @@ class Classification:
         return self.collate([rows.ids[index] for index in indices], self._targets(rows, indices))
 
     def _targets(self, rows: Labelled, indices: list[int]) -> torch.Tensor:
-        return torch.tensor([rows.classes[index] for index in indices])
+        return torch.from_numpy(rows.classes[indices])
 
 
 def prepare(preparation: Preparation) -> Classification:
     """Read, split and tokenize the rows, and load the model with a new head. Raises InvalidRequest for fewer than two labels."""
     request, checkpoint = preparation.request, preparation.checkpoint
-    read = read_rows(preparation.table, request.dataset, labelled=True)
+    read = read_rows(preparation.table, request.dataset, labelled=True, work=preparation.work)
     labels = check_labels(read.rows)
     train, test = split(read.rows, request.dataset.train_test_split, request.model_train.seed)
-    fitted, held_out = ([read.rows[index] for index in side] for side in (train, test))
+    fitted, held_out = (Selected(read.rows, side) for side in (train, test))
     trained, wrong = labelled(fitted, labels, preparation), misspelt(held_out, request)
 
     loaded = load_model(
@@ -199,5 +201,4 @@ def _misspeller(rows: Sequence[Row], trained: Labelled, preparation: Preparation
     augment, seed = preparation.request.dataset.augment, preparation.request.model_train.seed
     if augment is None:
         return None
-    texts = [row.text for row in rows]
-    return Misspeller(typos=augment.typos, seed=seed, texts=texts, ids=trained.ids, encode=encoder(preparation))
+    return Misspeller(typos=augment.typos, seed=seed, rows=rows, ids=trained.ids, encode=encoder(preparation))

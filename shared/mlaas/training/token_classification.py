@@ -6,22 +6,27 @@ serves the model sees texts, not words: those after the first continue the entit
 
 from __future__ import annotations
 
+import json
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import AutoModelForTokenClassification
 
 from ..entities import OUTSIDE, iob2, spans, tag_names
 from ..windows import Window, windows
-from .batches import Batch, Collator, collator
+from .batches import Batch, Collator, by_length, collator
 from .checkpoints import load_model
 from .entity_scores import EntityCounts
 from .masking import IGNORED
 from .objectives import Preparation, Scored, Tally
-from .rows import Row, split
+from .rows import Row
 from .sampling import grouped_batches
+from .splits import split
+from .spool import ID_BYTES, Records, Selected
 from .tagged import Sentence, read_sentences
 
 __all__ = ["prepare"]
@@ -30,12 +35,31 @@ EVALUATION_BATCH = 32  # sentences
 
 
 @dataclass(frozen=True)
-class Tagged:
-    """One window of a sentence: `targets` are IGNORED but at the places that are read, and `words` says of each of those which
-    word of the data it is the first piece of, None where it is a further one."""
+class Part:
+    """The tokens of a window; `targets` are IGNORED but at the places that are read."""
 
-    window: Window
+    ids: list[int]
+    type_ids: list[int]
     targets: list[int]
+
+    def to_bytes(self) -> bytes:
+        """The ids, the types and the targets, in 4 bytes each."""
+        return array("i", [*self.ids, *self.type_ids, *self.targets]).tobytes()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Part:
+        """The reverse of `to_bytes`."""
+        numbers = array("i", content).tolist()
+        length = len(numbers) // 3
+        return cls(numbers[:length], numbers[length : 2 * length], numbers[2 * length :])
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """One window of a sentence: `words` says of each place that is read which word of the data it is the first piece of,
+    None where it is a further one."""
+
+    part: Part
     words: list[int | None]
     sentence: Sentence
 
@@ -54,9 +78,9 @@ class EntityTally(Tally):
         found: dict[int, dict[int, tuple[int, int]]] = {}
         for one in batch.origins:
             tags = found.setdefault(id(one.sentence), {})
-            places = [place for place, target in enumerate(one.targets) if target != IGNORED]
+            places = [place for place, target in enumerate(one.part.targets) if target != IGNORED]
             for place, word in zip(places, one.words, strict=True):
-                inside = min(place, len(one.targets) - place)  # of two windows, the one that sees more around the word says what it is
+                inside = min(place, len(one.part.targets) - place)  # of two windows, the one that sees more around the word says what it is
                 tag = next(predicted)
                 if word is not None:
                     tags[word] = max(tags.get(word, (0, 0)), (inside, tag))
@@ -74,8 +98,9 @@ class TokenClassification:
     model: Any
     fresh: frozenset[str]
     labels: tuple[str, ...]
-    train: Sequence[Tagged]
-    test: Sequence[Sequence[Tagged]]
+    train: Records[Part]
+    test: Records[list[Tagged]]
+    test_lengths: Sequence[int]
     collate: Collator
     batch_size: int
     seed: int
@@ -94,15 +119,14 @@ class TokenClassification:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Every window once, grouped by length, shuffled by the seed."""
         draw = np.random.default_rng([self.seed, 3, epoch])
-        lengths = [len(one.targets) for one in self.train]
-        for indices in grouped_batches(np.arange(len(self.train)), lengths, self.batch_size, draw):
-            yield self._batch([self.train[index] for index in indices.tolist()])
+        for indices in grouped_batches(np.arange(len(self.train)), _lengths(self.train), self.batch_size, draw):
+            yield self._batch([self.train[index] for index in indices.tolist()], ())
 
     def held_out(self) -> Iterator[Batch]:
         """The held-out sentences, longest first."""
-        order = sorted(self.test, key=lambda parts: -len(parts[0].targets))
-        for start in range(0, len(order), EVALUATION_BATCH):
-            yield self._batch([one for parts in order[start : start + EVALUATION_BATCH] for one in parts])
+        for indices in by_length(self.test_lengths, EVALUATION_BATCH):
+            origins = [one for index in indices for one in self.test[index]]
+            yield self._batch([one.part for one in origins], origins)
 
     def score(self, batch: Batch) -> Scored:
         """Logits [first pieces, tags]."""
@@ -117,24 +141,27 @@ class TokenClassification:
         """Loss and accuracy per word piece that is read; precision, recall and F1 of entities, overall and for each type."""
         return {"loss": tally.loss, "accuracy": tally.accuracy, **tally.counts.figures()}
 
-    def _batch(self, rows: Sequence[Tagged]) -> Batch:
+    def _batch(self, rows: Sequence[Part], origins: Sequence[Tagged]) -> Batch:
         return self.collate(
-            [one.window.ids for one in rows],
-            [one.targets for one in rows],
-            fill=IGNORED,
-            types=[one.window.type_ids for one in rows],
-            origins=rows,
+            [one.ids for one in rows], [one.targets for one in rows], fill=IGNORED, types=[one.type_ids for one in rows], origins=origins
         )
 
 
 def prepare(preparation: Preparation) -> TokenClassification:
     """Read and split the sentences, and load the model with a new head."""
     request, checkpoint = preparation.request, preparation.checkpoint
-    read = read_sentences(preparation.table, request.dataset)
+    read = read_sentences(preparation.table, request.dataset, preparation.work)
     labels = tag_names(span.label for one in read.sentences for span in one.entities)
-    rows = [Row(" ".join(one.words)) for one in read.sentences]
-    sides = split(rows, request.dataset.train_test_split, request.model_train.seed)
-    train, test = ([_tagged(read.sentences[index], labels, preparation) for index in side] for side in sides)
+    sides = split((Row(" ".join(one.words)) for one in read.sentences), request.dataset.train_test_split, request.model_train.seed)
+    fitted, held_out = (Selected(read.sentences, side) for side in sides)
+    train = Records(preparation.work, Part.to_bytes, Part.from_bytes)
+    for sentence in fitted:
+        train.extend(one.part for one in _tagged(sentence, labels, preparation))
+    test, test_lengths = Records(preparation.work, _packed, _unpacked), array("i")
+    for sentence in held_out:
+        if parts := _tagged(sentence, labels, preparation):
+            test.append(parts)
+            test_lengths.append(len(parts[0].part.targets))
     loaded = load_model(
         AutoModelForTokenClassification,
         checkpoint,
@@ -142,27 +169,43 @@ def prepare(preparation: Preparation) -> TokenClassification:
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
     )
-    windows_of_all = [one for parts in train for one in parts]
     return TokenClassification(
         model=loaded.model,
         fresh=loaded.fresh,
         labels=labels,
-        train=windows_of_all,
-        test=[parts for parts in test if parts],
+        train=train,
+        test=test,
+        test_lengths=test_lengths,
         collate=collator(checkpoint.config, checkpoint.tokenizer),
         batch_size=request.model_train.batch_size,
         seed=request.model_train.seed,
         dataset={
-            "samples_train": len(train),
-            "samples_test": len(test),
-            "tokens": sum(len(one.targets) for one in windows_of_all),
+            "samples_train": len(fitted),
+            "samples_test": len(held_out),
+            "tokens": int(_lengths(train).sum()),
             "dropped_empty": read.dropped_empty,
             "dropped_duplicates": read.dropped_duplicates,
-            "windows_train": len(windows_of_all),
-            "entities_train": sum(len(read.sentences[index].entities) for index in sides[0]),
+            "windows_train": len(train),
+            "entities_train": sum(len(one.entities) for one in fitted),
             "classes": len(labels),
         },
     )
+
+
+def _lengths(parts: Records[Part]) -> NDArray[np.int64]:
+    """Tokens of each part: its record holds three numbers for each."""
+    return parts.sizes // (3 * ID_BYTES)
+
+
+def _packed(parts: list[Tagged]) -> bytes:
+    """The windows of one sentence as JSON."""
+    return json.dumps([parts[0].sentence.to_bytes().decode(), [[*vars(one.part).values(), one.words] for one in parts]]).encode()
+
+
+def _unpacked(content: bytes) -> list[Tagged]:
+    sentence, parts = json.loads(content)
+    shared = Sentence.from_bytes(sentence)
+    return [Tagged(Part(*numbers), words, shared) for *numbers, words in parts]
 
 
 def _tagged(sentence: Sentence, labels: tuple[str, ...], preparation: Preparation) -> list[Tagged]:
@@ -189,4 +232,4 @@ def _targets(window: Window, text: str, owners: Sequence[int], classes: Sequence
         targets[place] = classes[owner][owner == seen]
         words.append(None if owner == seen else owner)
         seen = owner
-    return Tagged(window, targets, words, sentence)
+    return Tagged(Part(window.ids, window.type_ids, targets), words, sentence)

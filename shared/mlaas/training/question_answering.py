@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModelForQuestionAnswering
 
 from ..answerer import Best
 from ..errors import InvalidRequest
 from ..windows import Window, windows
 from .answer_scores import exact_match, f1
-from .batches import Batch, Collator, collator
+from .batches import Batch, Collator, by_length, collator
 from .checkpoints import load_model
 from .objectives import Preparation, Scored, Tally
 from .rows import Row
 from .sampling import grouped_batches
 from .splits import split
+from .spool import ID_BYTES, Records, Selected
 from .squad import Question, read_questions
 
 __all__ = ["prepare"]
@@ -36,6 +40,26 @@ class Asked:
     window: Window
     places: tuple[int, int]
     question: Question
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is learnt from a window: its tokens, and the places of the answer's first and last."""
+
+    ids: list[int]
+    type_ids: list[int]
+    places: tuple[int, int]
+
+    def to_bytes(self) -> bytes:
+        """The two places, the ids and the types, in 4 bytes each."""
+        return array("i", [*self.places, *self.ids, *self.type_ids]).tobytes()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Part:
+        """The reverse of `to_bytes`."""
+        first, last, *numbers = array("i", content).tolist()
+        half = len(numbers) // 2
+        return cls(numbers[:half], numbers[half:], (first, last))
 
 
 @dataclass(kw_only=True)
@@ -69,8 +93,9 @@ class QuestionAnswering:
 
     model: Any
     fresh: frozenset[str]
-    train: Sequence[Asked]
-    test: Sequence[Sequence[Asked]]
+    train: Records[Part]
+    test: Sequence[list[Asked]]
+    test_lengths: Sequence[int]
     collate: Collator
     batch_size: int
     seed: int
@@ -92,15 +117,14 @@ class QuestionAnswering:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Every window once, grouped by length, shuffled by the seed."""
         draw = np.random.default_rng([self.seed, 3, epoch])
-        lengths = [len(one.window.ids) for one in self.train]
-        for indices in grouped_batches(np.arange(len(self.train)), lengths, self.batch_size, draw):
-            yield self._batch([self.train[index] for index in indices.tolist()])
+        for indices in grouped_batches(np.arange(len(self.train)), _lengths(self.train), self.batch_size, draw):
+            yield self._batch([self.train[index] for index in indices.tolist()], ())
 
     def held_out(self) -> Iterator[Batch]:
         """The held-out questions, those with the longest windows first."""
-        order = sorted(self.test, key=lambda parts: -len(parts[0].window.ids))
-        for start in range(0, len(order), EVALUATION_BATCH):
-            yield self._batch([one for parts in order[start : start + EVALUATION_BATCH] for one in parts])
+        for indices in by_length(self.test_lengths, EVALUATION_BATCH):
+            origins = [one for index in indices for one in self.test[index]]
+            yield self._batch([_part(one) for one in origins], origins)
 
     def score(self, batch: Batch) -> Scored:
         """Logits [2 windows, tokens]: where the answer starts in each window, then where it ends."""
@@ -119,55 +143,74 @@ class QuestionAnswering:
         figures = {"exact_match": tally.exact / count, "f1": tally.overlap / count, "questions": tally.questions}
         return {"loss": tally.loss, "accuracy": tally.accuracy, **figures}
 
-    def _batch(self, rows: Sequence[Asked]) -> Batch:
+    def _batch(self, rows: Sequence[Part], origins: Sequence[Asked]) -> Batch:
         return self.collate(
-            [one.window.ids for one in rows],
-            torch.tensor([one.places for one in rows]),
-            types=[one.window.type_ids for one in rows],
-            origins=rows,
+            [one.ids for one in rows], torch.tensor([one.places for one in rows]), types=[one.type_ids for one in rows], origins=origins
         )
 
 
 def prepare(preparation: Preparation) -> QuestionAnswering:
     """Read and split the questions, those of one context on one side, and load the model with a new head."""
     request, checkpoint = preparation.request, preparation.checkpoint
-    read = read_questions(preparation.table, request.dataset)
-    made = [_asked(question, preparation) for question in read.questions]
-    usable = [parts for parts in made if parts]
+    read = read_questions(preparation.table, request.dataset, preparation.work)
+    usable = Records(preparation.work, _packed, _unpacked)
+    usable.extend(parts for question in read.questions if (parts := _asked(question, preparation)))
     if len(usable) < 2:
         raise InvalidRequest(
             f"the questions leave no room for their texts within {preparation.max_length} tokens",
             field="model_train.max_length",
             remedy="Raise `max_length`, or give a model that takes longer texts.",
         )
-    sides = split([Row(parts[0].question.context) for parts in usable], request.dataset.train_test_split, request.model_train.seed)
-    train, test = ([usable[index] for index in side] for side in sides)
+    sides = split((Row(parts[0].question.context) for parts in usable), request.dataset.train_test_split, request.model_train.seed)
+    fitted, held_out = (Selected(usable, side) for side in sides)
+    train = Records(preparation.work, Part.to_bytes, Part.from_bytes)
+    train.extend(_part(one) for parts in fitted for one in parts)
     may_be_none = not all(one.answers for one in read.questions)
     loaded = load_model(AutoModelForQuestionAnswering, checkpoint)
     loaded.model.config.no_answer = may_be_none  # read where it is served
-    all_windows = [one for parts in train for one in parts]
     return QuestionAnswering(
         model=loaded.model,
         fresh=loaded.fresh,
-        train=all_windows,
-        test=test,
+        train=train,
+        test=held_out,
+        test_lengths=array("i", [len(parts[0].window.ids) for parts in held_out]),
         collate=collator(checkpoint.config, checkpoint.tokenizer),
         batch_size=request.model_train.batch_size,
         seed=request.model_train.seed,
         may_be_none=may_be_none,
         dataset={
-            "samples_train": len(train),
-            "samples_test": len(test),
-            "tokens": sum(len(one.window.ids) for one in all_windows),
+            "samples_train": len(fitted),
+            "samples_test": len(held_out),
+            "tokens": int(_lengths(train).sum()),
             "dropped_empty": read.dropped_empty,
             "dropped_duplicates": read.dropped_duplicates,
             "dropped_misplaced": read.dropped_misplaced,
-            "dropped_long_questions": len(made) - len(usable),
+            "dropped_long_questions": len(read.questions) - len(usable),
             "unanswerable": sum(not one.answers for one in read.questions),
-            "windows_train": len(all_windows),
+            "windows_train": len(train),
             "classes": 0,
         },
     )
+
+
+def _lengths(parts: Records[Part]) -> NDArray[np.int64]:
+    """Tokens of each part: its record holds two numbers for each, and two places."""
+    return parts.sizes // (2 * ID_BYTES) - 1
+
+
+def _part(one: Asked) -> Part:
+    return Part(one.window.ids, one.window.type_ids, one.places)
+
+
+def _packed(parts: list[Asked]) -> bytes:
+    """The windows of one question as JSON."""
+    return json.dumps([parts[0].question.to_bytes().decode(), [[vars(one.window), one.places] for one in parts]]).encode()
+
+
+def _unpacked(content: bytes) -> list[Asked]:
+    asked, parts = json.loads(content)
+    question = Question.from_bytes(asked)
+    return [Asked(Window(**window), (first, last), question) for window, (first, last) in parts]
 
 
 def _asked(question: Question, preparation: Preparation) -> list[Asked]:

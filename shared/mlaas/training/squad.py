@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from .. import dataset_files, datasets
 from ..contracts import TrainDataset
 from ..errors import InvalidRequest
+from .rows import hashed
+from .spool import Records
 
 __all__ = ["SQUAD", "Question", "Questions", "read_questions"]
 
@@ -26,20 +28,32 @@ class Question:
     context: str
     answers: Known
 
+    def to_bytes(self) -> bytes:
+        """As JSON: equal questions give equal bytes."""
+        return json.dumps([self.question, self.context, self.answers]).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Question:
+        """The reverse of `to_bytes`."""
+        question, context, answers = json.loads(content)
+        return cls(question, context, tuple((text, start) for text, start in answers))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Questions:
-    """Distinct questions in the order of the data, and how many were dropped: `misplaced` have answers that the context lacks."""
+    """Distinct questions in the order of the data, on disk, and how many were dropped: `misplaced` have answers that the context lacks."""
 
-    questions: tuple[Question, ...]
+    questions: Sequence[Question]
     dropped_empty: int
     dropped_misplaced: int
     dropped_duplicates: int
 
 
-def read_questions(table: Path, dataset: TrainDataset) -> Questions:
+def read_questions(table: Path, dataset: TrainDataset, work: Path | None = None) -> Questions:
     """The questions of `table`: SQuAD by the names of its files, else rows. Raises InvalidRequest naming what is wrong."""
-    kept: dict[Question, None] = {}
+    kept = Records(work, Question.to_bytes, Question.from_bytes)
+    seen: set[bytes] = set()
+    answered = False
     empty = misplaced = duplicates = 0
     for question, context, answers in _squad(table) if _is_squad(table) else _rows(table, dataset):
         placed = _placed(context, answers)
@@ -48,17 +62,19 @@ def read_questions(table: Path, dataset: TrainDataset) -> Questions:
             empty += 1
         elif answers and not placed:
             misplaced += 1
-        elif one in kept:
+        elif (key := hashed(one.to_bytes().decode())) in seen:
             duplicates += 1
         else:
-            kept[one] = None
-    if len(kept) < 2 or not any(one.answers for one in kept):
+            seen.add(key)
+            kept.append(one)
+            answered = answered or bool(placed)
+    if len(kept) < 2 or not answered:
         raise InvalidRequest(
             f"the data set has {len(kept)} usable questions, {misplaced} have answers that are not in their texts",
             field="dataset.path",
             remedy="Give questions whose answers are words of their texts, each with the character where it begins.",
         )
-    return Questions(questions=tuple(kept), dropped_empty=empty, dropped_misplaced=misplaced, dropped_duplicates=duplicates)
+    return Questions(questions=kept, dropped_empty=empty, dropped_misplaced=misplaced, dropped_duplicates=duplicates)
 
 
 def _is_squad(table: Path) -> bool:

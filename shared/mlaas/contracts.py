@@ -36,6 +36,7 @@ __all__ = [
     "LabelScore",
     "LoaderKwargs",
     "ModelRef",
+    "ModelRequest",
     "ModelVersion",
     "Neighbour",
     "OutputRef",
@@ -582,6 +583,19 @@ class ModelSave(Contract):
     )
 
 
+class ModelRequest(Contract):
+    """Export a checkpoint to ONNX as it is, and publish it in the catalog."""
+
+    model: ModelRef
+    model_save: ModelSave
+
+    @model_validator(mode="after")
+    def _objective(self) -> ModelRequest:
+        if self.model.objective is None:
+            raise ValueError("`model.objective` says what the checkpoint is for, e.g. `text-classification`, or `no-objective`")
+        return self
+
+
 class TrainModelRef(ModelRef):
     """What to train: a checkpoint, or an architecture that needs none."""
 
@@ -744,7 +758,7 @@ class Task(Contract):
 
     task_id: str
     task_status: Literal["accepted", "running", "succeeded", "failed", "cancelled"]
-    capability: Literal["train", "index", "classify", "fill_mask", "search"]
+    capability: Literal["train", "model", "index", "classify", "fill_mask", "search"]
     request: dict[str, Any]
     stats: Stats
     progress: Progress = Progress()

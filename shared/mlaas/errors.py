@@ -15,10 +15,12 @@ __all__ = [
     "Malformed",
     "MlaasError",
     "NotFound",
+    "OutOfRange",
     "Outdated",
     "Overloaded",
     "StoreAway",
     "TooLarge",
+    "Unauthenticated",
     "Unavailable",
     "within",
 ]
@@ -60,8 +62,16 @@ class Conflict(InvalidRequest):
         self.dependants = list(dependants)
 
 
+class Unauthenticated(InvalidRequest):
+    """The request needs credentials, and has none or none that are good."""
+
+
 class Outdated(InvalidRequest):
     """What is to be changed is not any more what the caller has read."""
+
+
+class OutOfRange(InvalidRequest):
+    """The request names a part of a file that it does not have."""
 
 
 class Unavailable(MlaasError):

@@ -23,6 +23,7 @@ REQUESTS: dict[str, tuple[type[contracts.Contract], type[contracts.Contract], st
     "search": (contracts.SearchRequest, contracts.SearchResult, "succeeded"),
     "index": (contracts.IndexRequest, contracts.Task, "accepted"),
     "train": (contracts.TrainRequest, contracts.Task, "accepted"),
+    "model": (contracts.ModelRequest, contracts.Task, "accepted"),
 }
 
 

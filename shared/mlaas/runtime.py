@@ -23,10 +23,22 @@ from cloudevents.http import CloudEvent
 
 from . import batching, events, logs, metrics, references, timing, tracing
 from .contracts import Contract, parse
-from .errors import Conflict, InvalidRequest, Malformed, MlaasError, NotFound, Outdated, Overloaded, TooLarge, Unavailable
+from .errors import (
+    Conflict,
+    InvalidRequest,
+    Malformed,
+    MlaasError,
+    NotFound,
+    Outdated,
+    OutOfRange,
+    Overloaded,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
 from .settings import current
 
-__all__ = ["Context", "Function", "Response", "check_size", "problem", "problem_response"]
+__all__ = ["Context", "Function", "Response", "check_size", "defect_response", "outcome_of", "problem", "problem_response"]
 
 Response = tuple[bytes, int, dict[str, str]]
 R = TypeVar("R", bound=Contract)
@@ -37,10 +49,12 @@ TIMEOUT = "X-Envoy-Expected-Rq-Timeout-Ms"
 # The first class that fits says the status of an HTTP answer (RFC 9110) and the title of the problem (RFC 9457).
 _STATUSES: tuple[tuple[type[MlaasError], int, str], ...] = (
     (Malformed, 400, "Malformed request"),
+    (Unauthenticated, 401, "Unauthenticated"),
     (NotFound, 404, "Not found"),
     (Conflict, 409, "Conflict"),
     (Outdated, 412, "Precondition failed"),
     (TooLarge, 413, "Request too large"),
+    (OutOfRange, 416, "Range not satisfiable"),
     (InvalidRequest, 422, "Invalid request"),
     (Overloaded, 429, "Overloaded"),
     (Unavailable, 503, "Unavailable"),
@@ -64,7 +78,8 @@ class Function(Generic[R, S]):
     gets the event that asked (made up for an HTTP request, from its Idempotency-Key) and returns the accepted event;
     the third argument says whether that event has to go out by itself, because no broker waits for the reply. A function
     with both accepts the requests that are long work by what they say (`is_long_work`), and answers the others.
-    `follows` are handlers of further event types, which answer nothing.
+    `follows` are handlers of further event types, which answer nothing. `hears` are too, but of what may be lost or come twice:
+    it leaves no trace in the ledger.
     """
 
     capability: str
@@ -73,6 +88,7 @@ class Function(Generic[R, S]):
     answer: Callable[[R], S] | None = None
     accept: Callable[[R, CloudEvent, bool], CloudEvent] | None = None
     follows: Mapping[str, Callable[[CloudEvent], None]] = field(default_factory=dict)
+    hears: Mapping[str, Callable[[CloudEvent], None]] = field(default_factory=dict)
 
     def __call__(self, context: Context) -> Response:
         request = context.request
@@ -112,7 +128,7 @@ class Function(Generic[R, S]):
         states = [*(["succeeded"] if self.answer else []), *(["accepted"] if self.accept else []), "failed"]
         return {
             "capability": self.capability,
-            "takes": [events.event_type(self.capability, "requested"), *self.follows],
+            "takes": [events.event_type(self.capability, "requested"), *self.follows, *self.hears],
             "gives": [events.event_type(self.capability, state) for state in states],
             "request": self.request.model_json_schema(),
             "reply": self.result.model_json_schema(),
@@ -128,7 +144,7 @@ class Function(Generic[R, S]):
                 return self._http(request), {"outcome": "succeeded"}
             event = events.from_request(headers, request.get_data())
             _join_trace(event)
-            if event["type"] not in self.follows:
+            if event["type"] not in (*self.follows, *self.hears):
                 references.check_event_size(len(request.get_data()), current().max_event_bytes)
             with logs.bound(id=event["id"]):
                 reply = self._event(event, spans, error_id)
@@ -140,14 +156,7 @@ class Function(Generic[R, S]):
             return self._refusal(error, event)
         except Exception:
             log.exception("request.defect", extra={"fields": {"error_id": error_id, **({"id": event["id"]} if event else {})}})
-            body = {
-                "type": "urn:mlaas:problem:defect",
-                "title": "Internal error",
-                "status": 500,
-                "error_id": error_id,
-                "detail": "The platform failed to answer; the error id finds the cause in its log.",
-            }
-            return _json(body, 500, PROBLEM), {"outcome": "defect", "error_id": error_id}
+            return defect_response(error_id), {"outcome": "defect", "error_id": error_id}
 
     def _http(self, request: Any) -> Response:
         try:
@@ -164,6 +173,8 @@ class Function(Generic[R, S]):
         return _json(self.accept(asked, cause, True).data, 202)
 
     def _event(self, event: CloudEvent, spans: Mapping[str, float], error_id: str) -> CloudEvent | None:
+        if heard := self.hears.get(event["type"]):
+            return heard(event)
         handler = self.follows.get(event["type"])
         if handler is None and event["type"] != events.event_type(self.capability, "requested"):
             raise Malformed(
@@ -198,11 +209,7 @@ class Function(Generic[R, S]):
 
     def _refusal(self, error: MlaasError, event: CloudEvent | None) -> tuple[Response, dict[str, Any]]:
         body = problem(error)
-        line = {
-            "outcome": "refused" if isinstance(error, InvalidRequest) else "unavailable",
-            "status": body["status"],
-            "field": error.field,
-        }
+        line = {"outcome": outcome_of(error), "status": body["status"], "field": error.field}
         if event is None:
             return problem_response(error), line
         line |= {"id": event["id"], "type": event["type"]}
@@ -254,12 +261,31 @@ def problem(error: MlaasError) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
+def outcome_of(error: MlaasError) -> str:
+    """How logs and metrics call a request that ended with `error`."""
+    return "refused" if isinstance(error, InvalidRequest) else "unavailable"
+
+
+def defect_response(error_id: str) -> Response:
+    """The HTTP answer for a defect: a fixed text, and the id that finds it in the log."""
+    body = {
+        "type": "urn:mlaas:problem:defect",
+        "title": "Internal error",
+        "status": 500,
+        "error_id": error_id,
+        "detail": "The platform failed to answer; the error id finds the cause in its log.",
+    }
+    return _json(body, 500, PROBLEM)
+
+
 def problem_response(error: MlaasError) -> Response:
     """`error` as an HTTP answer."""
     body = problem(error)
     response = _json(body, body["status"], PROBLEM)
     if isinstance(error, Unavailable):
         response[2]["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Unauthenticated):
+        response[2]["WWW-Authenticate"] = "Bearer"
     return response
 
 

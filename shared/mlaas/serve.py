@@ -93,6 +93,8 @@ def load_function(folder: Path) -> ModuleType:
 def create_app(function: ModuleType, state: State) -> flask.Flask:
     """The WSGI application around a function's `main(context)`."""
     app = flask.Flask("mlaas")
+    if routes := getattr(function, "routes", None):
+        app.register_blueprint(_counted(routes.blueprint(), state))
 
     @app.route("/", methods=["GET", "POST"])
     def invoke() -> Any:
@@ -126,6 +128,26 @@ def create_app(function: ModuleType, state: State) -> flask.Flask:
         return metrics.render(), 200, {"Content-Type": metrics.CONTENT_TYPE}
 
     return app
+
+
+def _counted(routes: flask.Blueprint, state: State) -> flask.Blueprint:
+    """What a function serves beside `/`, with each request counted in and out as those of `/` are."""
+
+    def enter() -> Any:
+        try:
+            state.enter()
+        except MlaasError as error:
+            return problem_response(error)
+        flask.g.entered = True
+        return None
+
+    def leave(_: BaseException | None) -> None:
+        if flask.g.pop("entered", False):
+            state.leave()
+
+    routes.before_request(enter)
+    routes.teardown_request(leave)
+    return routes
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,13 @@ class Settings:
         "MLAAS_KAFKA_PARTITIONS", 4, _positive, "Partitions of the topics that `mlaas up` makes; those that exist keep theirs."
     )
     url: str = _setting("MLAAS_URL", "http://127.0.0.1:8080", str, "Where the command line finds the platform's HTTP port.")
+    token: str | None = _setting(
+        "MLAAS_TOKEN",
+        None,
+        str,
+        "Token with which the catalog is changed, and read as a whole; `mlaas up` makes one, without it nobody can change it by HTTP.",
+        secret=True,
+    )
     sink: str | None = _setting("K_SINK", None, str, "URL of the Broker's ingress; set by Knative's SinkBinding and by `mlaas up`.")
     event_path: Path | None = _setting(
         "K_EVENT_PATH", None, Path, "The event a job was started with: a file, or a folder that holds a file `event`; set by JobSink."

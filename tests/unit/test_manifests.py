@@ -66,10 +66,11 @@ def test_each_function_has_a_service_and_a_trigger_for_its_requests_and_nothing_
         service, trigger = BASE[f"{function}.service.yaml"], BASE[f"{function}.trigger.yaml"]
         name = function.replace("_", "-")
         assert pod(service)["containers"][0]["args"] == [f"functions/{function}"]
-        assert trigger["spec"]["filter"]["attributes"] == {"type": events.event_type(function, "requested")}
+        asked_for = "model" if function == "catalog" else function
+        assert trigger["spec"]["filter"]["attributes"] == {"type": events.event_type(asked_for, "requested")}
         assert trigger["spec"]["subscriber"]["ref"]["name"] == service["metadata"]["name"] == trigger["metadata"]["name"] == name
         assert yaml.safe_load((ROOT / "functions" / function / "func.yaml").read_text())["name"] == name
-    assert set(FUNCTIONS) == set(events.CAPABILITIES) - {"model"}
+    assert set(FUNCTIONS) == set(events.CAPABILITIES) - {"model"} | {"catalog"}
 
 
 def test_each_type_that_a_trigger_names_is_one_of_the_platform():
@@ -222,7 +223,7 @@ def test_with_gpus_each_pod_that_holds_a_model_has_one_and_no_other_has():
 def test_with_staged_models_each_function_that_holds_one_finds_what_the_init_container_copied():
     for name, one in of("staged", "Service").items():
         spec = pod(one)
-        if name in ("index", "train"):
+        if name in ("catalog", "index", "train"):
             assert "initContainers" not in spec
             continue
         (stage,), (function,) = spec["initContainers"], spec["containers"]

@@ -8,12 +8,13 @@ finds but whoever asks for its number: so a number never stands for two things.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..documents import Documents, Stored
-from ..errors import Conflict, NotFound, Unavailable
+from ..errors import Conflict, InvalidRequest, NotFound, Unavailable
 from . import aliases, usage
 from .dependants import dependants_of
 from .entries import Entries, Entry
@@ -22,6 +23,8 @@ from .kinds import FIELDS, NOUNS, Kind, now
 __all__ = ["Catalog", "Overtaken"]
 
 _LISTS = "`mlaas catalog` lists names, versions and aliases."
+
+_CURSOR = re.compile(r"[0-9]{1,20}:[ -~]{1,200}")
 
 
 class Overtaken(Exception):
@@ -88,6 +91,13 @@ class Catalog:
     def with_digest(self, kind: Kind, digest: str) -> dict[str, Any] | None:
         """The newest version of any name that has this digest, None where there is none."""
         return next((stored.body for stored in self.documents.find(kind, {"digest": digest}, limit=1)), None)
+
+    def page(self, kind: Kind, name: str, *, limit: int, before: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
+        """Versions of a name, newest first, and the cursor of the next page. Raises InvalidRequest for what is no cursor."""
+        if before is not None and not _CURSOR.fullmatch(before):
+            raise InvalidRequest("this is no cursor of this list", field="cursor", remedy="Take `next` of the page before.")
+        found = self.documents.find(kind, {"name": name}, limit=limit + 1, before=before)
+        return [stored.body for stored in found[:limit]], found[limit - 1].cursor if len(found) > limit else None
 
     def followers(self, model_name: str) -> list[dict[str, Any]]:
         """The latest version of each index that was built with the catalog's model of this name."""
@@ -160,6 +170,21 @@ class Catalog:
             raise
         self.entries.published(kind, next(iter(self.versions(kind, name, limit=1)), {"name": name}))
         return body
+
+    def delete_all(self, kind: Kind, name: str, *, by: str | None = None) -> None:
+        """Delete every version of a name, the newest first. Raises NotFound, and Conflict before anything is deleted."""
+        self.resolve(kind, name)
+        of_it = self.versions(kind, name)
+        needing = [one for body in of_it for one in dependants_of(self.documents, kind, body)]
+        others = [one for one in dict.fromkeys(needing) if one.kind != NOUNS[kind] or one.name != name]
+        if others:
+            raise Conflict(
+                f"`{name}` is needed by {', '.join(map(str, others))}",
+                remedy="Remove the aliases, and delete what was made from it first.",
+                dependants=[one.document() for one in others],
+            )
+        for body in of_it:
+            self.delete(kind, name, body["version"], by=by)
 
     def _refuse_while_needed(self, kind: Kind, body: Mapping[str, Any]) -> None:
         if found := dependants_of(self.documents, kind, body):

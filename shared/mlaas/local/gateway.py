@@ -19,7 +19,7 @@ from .processes import Process
 
 __all__ = ["create_app", "serve"]
 
-METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"]
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
 
 

@@ -153,6 +153,7 @@ class Platform:
         """Start a process; its environment is the manifest's, then this process' own, then what only the platform knows."""
         home = self._settings.home
         where = {"MLAAS_HOME": str(home), "MLAAS_KAFKA": self.bootstrap, "MLAAS_URL": self.url, "K_SINK": f"{self.url}/broker"}
+        where |= {"MLAAS_TOKEN": self._settings.token} if self._settings.token else {}
         where["MLAAS_GRACE_SECONDS"] = str(GRACE_SECONDS - 1)  # a job told to stop has less time here than on a cluster
         env = {**workload.env, **os.environ, **where, "MLAAS_HOST": "127.0.0.1", **env}
         return self._watchdog.spawn(workload.command, home / "logs" / f"{name}.log", env=env, cwd=self._folder)

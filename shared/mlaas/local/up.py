@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import secrets
 from pathlib import Path
 
 from .. import display, logs
@@ -21,6 +24,7 @@ def run(*, port: int, kafka_port: int, kafka: str | None, home: Path | None, as_
         settings = dataclasses.replace(settings, home=home.expanduser().absolute())
 
     settings.home.mkdir(parents=True, exist_ok=True)
+    settings = dataclasses.replace(settings, token=settings.token or _own_token(settings.home / "token"))
     logs.configure(settings.home / "platform.log")
 
     def say(line: str) -> None:
@@ -29,12 +33,19 @@ def run(*, port: int, kafka_port: int, kafka: str | None, home: Path | None, as_
 
     with Platform(settings, port=port, kafka_port=kafka_port, kafka_external=kafka, say=say) as platform:
         if as_json:
-            display.json_({"url": platform.url, "kafka": platform.bootstrap, "home": str(settings.home)})
+            display.json_({"url": platform.url, "kafka": platform.bootstrap, "home": str(settings.home), "token": settings.token})
         else:
             display.console.print(_welcome(platform, settings), markup=False, soft_wrap=True)
         platform.wait()
         say("stopping")
     say("stopped; nothing is left running")
+
+
+def _own_token(path: Path) -> str:
+    """The token of this home, made at the first start and kept where only its owner reads it."""
+    with contextlib.suppress(FileExistsError), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_urlsafe(24))
+    return path.read_text().strip()
 
 
 def _welcome(platform: Platform, settings: Settings) -> str:
@@ -49,7 +60,8 @@ def _welcome(platform: Platform, settings: Settings) -> str:
         [
             f"\nHTTP   {platform.url}        functions: {', '.join(sorted(platform.functions))}",
             f"Kafka  {platform.bootstrap}        requests to mlaas.requests, replies in mlaas.events",
-            f"State  {settings.home}\n",
+            f"State  {settings.home}",
+            f"Token  {settings.token}        changes the catalog at {platform.url}/catalog/v1, on this machine only\n",
             *(["In another terminal, first:", *needed, ""] if needed else []),
             *([] if "infn-structures" in known else _first_steps()),
             *_asking(platform),

@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from .. import jobs, references, storage, tracing
-from ..contracts import TrainRequest, parse
+from ..contracts import ModelRequest, TrainRequest, parse
 from ..tasks import Cancelled
 from .card import Lineage
 from .drafts import StoredDrafts
 from .outcome import Outcome
 from .progress import Report
-from .publish import publish
+from .publish import export_and_publish, publish
 from .search_job import forget_running, search
 
 __all__ = ["work"]
 
 
 def work(job: jobs.Job) -> dict[str, Any]:
-    """Fetch, train, evaluate, export, check parity, publish the version and register it."""
+    """Fetch, train, evaluate, export, check parity, publish the version and register it; or export a checkpoint as it is."""
+    if job.capability == "model":
+        return _export(job)
     job.report({"phase": "load", "percent": 0.0})
     settings, request, task_id = job.settings, parse(TrainRequest, job.run.request), job.run.task_id
     sources = _fetched(job, request)
@@ -38,10 +40,22 @@ def work(job: jobs.Job) -> dict[str, Any]:
         lineage = Lineage(task_id=task_id, trace_id=span.trace_id if span else None, data_sha256=references.digest(sources["table"]))
         entry = job.persist(lambda: publish(outcome, request.model_save, settings, lineage))
         drafts.clear()
-    model = {name: entry[name] for name in ("name", "version", "digest", "objective", "path", "storage_type")}
+    model = _published(entry)
     more = {"stopped": outcome.stopped, "search": outcome.search}
     result = {"model": model} | {name: value for name, value in more.items() if value}
     return {"result": result, "history": outcome.history, "evaluation": outcome.evaluation, "dataset": outcome.dataset}
+
+
+def _export(job: jobs.Job) -> dict[str, Any]:
+    job.report({"phase": "export", "percent": 0.0})
+    request = parse(ModelRequest, job.run.request)
+    assert request.model.objective, "the contract asks for it"
+    entry = export_and_publish(request.model, request.model.objective, request.model_save, job.settings, job.downloading)
+    return {"result": {"model": _published(entry)}}
+
+
+def _published(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: entry[name] for name in ("name", "version", "digest", "objective", "path", "storage_type")}
 
 
 def _train(job: jobs.Job, request: TrainRequest, sources: dict[str, Any], folder: Path, drafts: StoredDrafts) -> Outcome:

@@ -1,0 +1,20 @@
+"""The catalog: REST under /v1 (models, indexes, data sets), checkpoints that become models, and counts of what was served."""
+
+from mlaas import catalog_api, events
+from mlaas.contracts import ModelRequest, Task
+from mlaas.runtime import Context, Function, Response
+
+SERVING = ("classify", "fill_mask", "ner", "answer", "embed", "generate", "search")
+
+routes = catalog_api.Routes()
+function = Function(
+    "model",
+    ModelRequest,
+    Task,
+    accept=catalog_api.accept,
+    hears={events.event_type(capability, "succeeded"): catalog_api.count for capability in SERVING},
+)
+
+
+def main(context: Context) -> Response:
+    return function(context)

@@ -1,0 +1,345 @@
+"""The operations of the REST interface: one table, which the routes and the OpenAPI description are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import flask
+from pydantic import BaseModel
+
+from ..catalog import KINDS, Catalog, Kind, aliases, listing, usage
+from ..catalog.entries import Entry
+from ..catalog.kinds import NOUNS
+from ..contracts import Contract
+from ..errors import InvalidRequest, NotFound, Outdated
+from ..settings import Settings
+from . import files, schemas, shown
+from .access import Principal
+
+__all__ = ["OPERATIONS", "Asked", "Operation"]
+
+_ENTRY = "/v1/{kind}/{name}"
+_VERSION = f"{_ENTRY}/versions/{{version}}"
+_ALIAS = f"{_ENTRY}/aliases/{{alias}}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: who asks, for what, and under which condition."""
+
+    catalog: Catalog
+    principal: Principal
+    settings: Settings
+    path: dict[str, str]
+    query: Any = None
+    body: Any = None
+    if_match: str | None = None
+    if_none_match: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Models, indexes or data sets. Raises NotFound."""
+        found = next((kind for kind in KINDS if kind == self.path["kind"]), None)
+        if found is None:
+            raise NotFound("there is no such kind of entry", field="kind", remedy=f"Use {', '.join(KINDS)}.")
+        return found
+
+    @property
+    def name(self) -> str:
+        """The entry's name."""
+        return self.path["name"]
+
+    def entry(self) -> Entry:
+        """The entry, if whoever asks may read it. Raises NotFound."""
+        entry = self.catalog.entry(self.kind, self.name)
+        if not self.principal.may_read(entry):
+            raise NotFound(
+                f"the catalog has no {NOUNS[self.kind]} `{self.name}`", field="name", remedy="Some can be seen only with a token: send one."
+            )
+        return entry
+
+    def version(self) -> dict[str, Any]:
+        """The version, `latest` included, if whoever asks may read its entry. Raises NotFound."""
+        self.entry()
+        number = self.path["version"]
+        return self.catalog.resolve(self.kind, self.name, revision=None if number == "latest" else number)
+
+    def revision(self) -> int | None:
+        """What is to be changed has this revision, 0 for what must not be there; None for whatever it is. Raises Outdated."""
+        if self.if_none_match == "*":
+            return 0
+        if self.if_match in (None, "*"):
+            return None
+        text = str(self.if_match).strip('"')
+        if not text.isascii() or not text.isdigit():
+            raise Outdated("`If-Match` is not the `ETag` of this", field="If-Match", remedy="Send the `ETag` that reading it gave.")
+        return int(text)
+
+    def pointing(self) -> dict[str, str]:
+        """Alias to version."""
+        return self.catalog.aliases_of(self.kind, self.name)
+
+
+Answer = BaseModel | flask.Response | tuple[BaseModel, str]  # with the ETag
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of one path. `handler` gives a model, a model with its ETag, or a response that is no JSON."""
+
+    id: str
+    method: str
+    path: str
+    handler: Callable[[Asked], Answer]
+    summary: str
+    query: type[Contract] | None = None
+    body: type[Contract] | None = None
+    answer: type[BaseModel] | None = None
+    media: str = "application/json"
+    changes: bool = False
+    conditional: bool = False
+    statuses: tuple[int, ...] = field(default=())
+
+
+def list_entries(asked: Asked) -> Answer:
+    query: schemas.ListQuery = asked.query
+    wanted = listing.Query(
+        text=query.q,
+        tags=tuple(query.tag),
+        order=query.sort,
+        **{name: getattr(query, name) for name in ("task", "licence", "language", "precision", "owner", "visibility")},
+    )
+    page = listing.search(
+        asked.catalog.documents, asked.kind, wanted, readable=asked.principal.may_read, limit=query.limit, cursor=query.cursor
+    )
+    pointing = asked.catalog.aliases(asked.kind)
+    items = [shown.entry(one.entry, one.usage, pointing.get(one.entry.name, {})) for one in page.found]
+    return schemas.EntryPage(items=items, next=page.cursor, total=page.total)
+
+
+def get_entry(asked: Asked) -> Answer:
+    return _entry(asked, asked.entry())
+
+
+def change_entry(asked: Asked) -> Answer:
+    asked.entry()
+    changes = asked.body.model_dump(mode="json", exclude_unset=True)
+    lists = {name: changes[name] or [] for name in ("tags", "languages") if name in changes}
+    texts = {"description": changes["description"] or ""} if "description" in changes else {}
+    if changes.get("visibility", "") is None:
+        raise InvalidRequest("`visibility` cannot be empty", field="visibility", remedy="Use public, institute or private.")
+    changed = asked.catalog.entries.change(asked.kind, asked.name, {**changes, **lists, **texts}, if_revision=asked.revision())
+    return _entry(asked, changed)
+
+
+def _entry(asked: Asked, entry: Entry) -> Answer:
+    used = usage.of(asked.catalog.documents, asked.kind, asked.name)
+    return shown.entry(entry, used, asked.pointing()), str(entry.revision)
+
+
+def delete_entry(asked: Asked) -> Answer:
+    entry, revision = asked.entry(), asked.revision()
+    if revision is not None and revision != entry.revision:
+        raise Outdated(f"`{asked.name}` has been changed meanwhile", remedy="Read it again, and decide anew.")
+    asked.catalog.delete_all(asked.kind, asked.name, by=asked.principal.name)
+    return flask.Response(status=204)
+
+
+def list_versions(asked: Asked) -> Answer:
+    asked.entry()
+    found, following = asked.catalog.page(asked.kind, asked.name, limit=asked.query.limit, before=asked.query.cursor)
+    pointing = asked.pointing()
+    return schemas.VersionPage(items=[shown.summary(asked.kind, body, pointing) for body in found], next=following)
+
+
+def get_version(asked: Asked) -> Answer:
+    return shown.version(asked.kind, asked.version(), asked.entry(), asked.pointing())
+
+
+def delete_version(asked: Asked) -> Answer:
+    body = asked.version()
+    asked.catalog.delete(asked.kind, asked.name, body["version"], by=asked.principal.name)
+    return flask.Response(status=204)
+
+
+def get_card(asked: Asked) -> Answer:
+    card = shown.card_of(asked.version(), asked.entry())
+    if card is None:
+        raise NotFound("this version has no card", field="version", remedy="Say something with `card` of its entry, or train it again.")
+    return flask.Response(card, content_type="text/markdown; charset=utf-8")
+
+
+def list_files(asked: Asked) -> Answer:
+    body = asked.version()
+    base = shown.href(asked.kind, asked.name, "versions", body["version"], "files")
+    found = sorted(files.records(body, asked.settings).items())
+    return schemas.FilesShown(items=[schemas.FileShown(name=name, **record, href=f"{base}/{name}") for name, record in found])
+
+
+def get_file(asked: Asked) -> Answer:
+    response = files.send(asked.version(), asked.path["file"], asked.settings)
+    if flask.request.method == "GET" and response.status_code in (200, 307):  # not for each part of one download
+        usage.record(asked.catalog.documents, asked.kind, asked.name, "downloads")
+    return response
+
+
+def list_aliases(asked: Asked) -> Answer:
+    asked.entry()
+    found = aliases.of(asked.catalog.documents, asked.kind, asked.name)
+    return schemas.AliasesShown(items=[shown.alias(stored.body) for stored in found])
+
+
+def get_alias(asked: Asked) -> Answer:
+    asked.entry()
+    return _alias(asked)
+
+
+def put_alias(asked: Asked) -> Answer:
+    asked.entry()
+    how = {"by": asked.principal.name, "if_revision": asked.revision()}
+    asked.catalog.set_alias(asked.kind, asked.name, asked.path["alias"], asked.body.version, **how)
+    return _alias(asked)
+
+
+def roll_back_alias(asked: Asked) -> Answer:
+    asked.entry()
+    how = {"by": asked.principal.name, "if_revision": asked.revision()}
+    asked.catalog.roll_back(asked.kind, asked.name, asked.path["alias"], **how)
+    return _alias(asked)
+
+
+def delete_alias(asked: Asked) -> Answer:
+    asked.entry()
+    how: dict[str, Any] = {"by": asked.principal.name, "if_revision": asked.revision()}
+    aliases.drop(asked.catalog.documents, asked.kind, asked.name, asked.path["alias"], **how)
+    return flask.Response(status=204)
+
+
+def _alias(asked: Asked) -> Answer:
+    stored = aliases.find(asked.catalog.documents, asked.kind, asked.name, asked.path["alias"])
+    return shown.alias(stored.body), str(stored.revision)
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        id="listEntries",
+        method="GET",
+        path="/v1/{kind}",
+        handler=list_entries,
+        summary="Find entries.",
+        query=schemas.ListQuery,
+        answer=schemas.EntryPage,
+    ),
+    Operation(id="getEntry", method="GET", path=_ENTRY, handler=get_entry, summary="What is said of a name.", answer=schemas.EntryShown),
+    Operation(
+        id="changeEntry",
+        method="PATCH",
+        path=_ENTRY,
+        handler=change_entry,
+        summary="Say something else of a name.",
+        body=schemas.EntryChange,
+        answer=schemas.EntryShown,
+        changes=True,
+        conditional=True,
+    ),
+    Operation(
+        id="deleteEntry",
+        method="DELETE",
+        path=_ENTRY,
+        handler=delete_entry,
+        summary="Delete all versions of a name, unless something depends on one.",
+        changes=True,
+        conditional=True,
+        statuses=(409,),
+    ),
+    Operation(
+        id="listVersions",
+        method="GET",
+        path=f"{_ENTRY}/versions",
+        handler=list_versions,
+        summary="The versions of a name, newest first.",
+        query=schemas.PageQuery,
+        answer=schemas.VersionPage,
+    ),
+    Operation(
+        id="getVersion",
+        method="GET",
+        path=_VERSION,
+        handler=get_version,
+        summary="A version: metrics, variations, lineage.",
+        answer=schemas.VersionShown,
+    ),
+    Operation(
+        id="deleteVersion",
+        method="DELETE",
+        path=_VERSION,
+        handler=delete_version,
+        summary="Delete a version, unless something depends on it; its files stay in the storage.",
+        changes=True,
+        statuses=(409,),
+    ),
+    Operation(
+        id="getCard", method="GET", path=f"{_VERSION}/card", handler=get_card, summary="The card of a version.", media="text/markdown"
+    ),
+    Operation(
+        id="listFiles",
+        method="GET",
+        path=f"{_VERSION}/files",
+        handler=list_files,
+        summary="The files of a version, with links.",
+        answer=schemas.FilesShown,
+    ),
+    Operation(
+        id="getFile",
+        method="GET",
+        path=f"{_VERSION}/files/{{file}}",
+        handler=get_file,
+        summary="A file, or the part that `Range` names; from S3 by a link.",
+        media="application/octet-stream",
+        statuses=(206, 304, 307, 416),
+    ),
+    Operation(
+        id="listAliases",
+        method="GET",
+        path=f"{_ENTRY}/aliases",
+        handler=list_aliases,
+        summary="The aliases of a name, with their histories.",
+        answer=schemas.AliasesShown,
+    ),
+    Operation(
+        id="getAlias", method="GET", path=_ALIAS, handler=get_alias, summary="An alias, and where it pointed.", answer=schemas.AliasShown
+    ),
+    Operation(
+        id="putAlias",
+        method="PUT",
+        path=_ALIAS,
+        handler=put_alias,
+        summary="Let an alias point to a version.",
+        body=schemas.AliasTarget,
+        answer=schemas.AliasShown,
+        changes=True,
+        conditional=True,
+    ),
+    Operation(
+        id="rollBackAlias",
+        method="POST",
+        path=f"{_ALIAS}/rollback",
+        handler=roll_back_alias,
+        summary="Let an alias point to the version before.",
+        answer=schemas.AliasShown,
+        changes=True,
+        conditional=True,
+        statuses=(409,),
+    ),
+    Operation(
+        id="deleteAlias",
+        method="DELETE",
+        path=_ALIAS,
+        handler=delete_alias,
+        summary="Remove an alias; its history stays.",
+        changes=True,
+        conditional=True,
+    ),
+)

@@ -1,0 +1,225 @@
+"""What the REST interface takes and gives; the OpenAPI description is made from these models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ..catalog import Kind
+from ..catalog.entries import Visibility
+from ..catalog.listing import Order
+from ..contracts import Contract, Licence
+
+__all__ = [
+    "AliasShown",
+    "AliasTarget",
+    "AliasesShown",
+    "EntryChange",
+    "EntryPage",
+    "EntryShown",
+    "FileShown",
+    "FilesShown",
+    "Lineage",
+    "ListQuery",
+    "Move",
+    "PageQuery",
+    "Problem",
+    "Variation",
+    "VersionPage",
+    "VersionShown",
+    "VersionSummary",
+]
+
+Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,49}$", description="Lowercase letters, digits, `.`, `_` and `-`.")]
+Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", description="A language tag (BCP 47), e.g. `en` or `it`.")]
+Number = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+Limit = Annotated[int, Field(ge=1, le=100)]
+Cursor = Annotated[str, Field(max_length=2000, description="`next` of the page before.")]
+
+
+class ListQuery(Contract):
+    """Which entries, in which order."""
+
+    q: str = Field("", max_length=200, description="Words, each of which is in the name, the description, the task or a tag.")
+    task: str | None = Field(None, max_length=100)
+    tag: list[Tag] = Field(default_factory=list, max_length=10, description="Each of them is a tag of the entry.")
+    licence: Licence | None = None
+    language: Language | None = None
+    precision: str | None = Field(None, max_length=20, description="A precision in which the latest version can be had, e.g. `int8`.")
+    owner: str | None = Field(None, max_length=100)
+    visibility: Visibility | None = None
+    sort: Order = "hotness"
+    limit: Limit = 20
+    cursor: Cursor | None = None
+
+
+class PageQuery(Contract):
+    """Which page."""
+
+    limit: Limit = 20
+    cursor: Cursor | None = None
+
+
+class EntryChange(Contract):
+    """What is said of a name; what is left out stays."""
+
+    owner: str | None = Field(None, min_length=1, max_length=100)
+    description: str | None = Field(None, max_length=2000)
+    licence: Licence | None = None
+    tags: list[Tag] | None = Field(None, max_length=30)
+    languages: list[Language] | None = Field(None, max_length=30)
+    visibility: Visibility | None = None
+    card: str | None = Field(None, max_length=200_000, description="Markdown that stands for versions which have no card of their own.")
+
+
+class EntryShown(Contract):
+    """What is said of a name, and how much it is used; `hotness` halves every week in which nobody uses it."""
+
+    kind: Kind
+    name: str
+    owner: str | None = None
+    description: str
+    task: str | None = None
+    licence: str | None = None
+    tags: list[str]
+    languages: list[str]
+    precisions: list[str]
+    visibility: Visibility
+    latest: str | None = Field(None, description="The number of the latest version.")
+    created: str
+    updated: str
+    downloads: int
+    served: int
+    hotness: float
+    aliases: dict[str, str] = Field(description="Alias to version.")
+    href: str
+
+
+class EntryPage(Contract):
+    """Some entries; `next` is the cursor of the next page, `total` how many there are on all."""
+
+    items: list[EntryShown]
+    next: str | None = None
+    total: int
+
+
+class Variation(Contract):
+    """A graph of a model's version, and what was measured of it."""
+
+    precision: str
+    file: str | None = None
+    size: int | None = Field(None, description="Bytes.")
+    languages: list[str] = Field([])
+    served: bool = False
+    metrics: dict[str, float] = Field({})
+    texts_per_second: float | None = None
+
+
+class Lineage(Contract):
+    """What a version was made from."""
+
+    task_id: str | None = None
+    trace_id: str | None = None
+    dataset: dict[str, Any] | None = Field(None, description="Name and version in the catalog, path, sha256: what is known of the data.")
+    parent: dict[str, Any] | None = Field(None, description="The model it was made from: name and version in the catalog, or its place.")
+    request: dict[str, Any] | None = None
+
+
+class VersionSummary(Contract):
+    """A version."""
+
+    version: str
+    digest: str
+    created: str
+    aliases: list[str]
+    href: str
+
+
+class VersionPage(Contract):
+    """Some versions, newest first; `next` is the cursor of the next page."""
+
+    items: list[VersionSummary]
+    next: str | None = None
+
+
+class VersionShown(VersionSummary):
+    """A version with all that is known of it. What it has of `columns`, `count`, `labels`, ... follows from its kind."""
+
+    kind: Kind
+    name: str
+    status: Literal["ready", "pending"] = "ready"
+    task: str | None = None
+    licence: str | None = None
+    labels: list[str] = Field([])
+    max_length: int | None = None
+    metrics: dict[str, float] = Field({})
+    variations: list[Variation] = Field([])
+    lineage: Lineage
+    count: int | None = Field(None, description="Documents of an index, rows of a data set.")
+    dimension: int | None = None
+    index_types: list[str] = Field([])
+    recall: float | None = None
+    columns: list[dict[str, Any]] = Field([], description="Name and type of each column of a data set.")
+    preview: list[dict[str, Any]] = Field([], description="The first rows of a data set.")
+    has_card: bool = False
+    path: str
+    storage_type: str
+    files_href: str
+
+
+class FileShown(Contract):
+    """A file of a version."""
+
+    name: str
+    size: int
+    sha256: str | None = None
+    href: str
+
+
+class FilesShown(Contract):
+    """The files of a version."""
+
+    items: list[FileShown]
+
+
+class AliasTarget(Contract):
+    """Where an alias is to point."""
+
+    version: Number
+
+
+class Move(Contract):
+    """A move of an alias; `version` is None for its removal, `moved` for one from before there was a history."""
+
+    version: str | None = None
+    moved: str | None = None
+    by: str | None = None
+    rollback: bool = False
+
+
+class AliasShown(Contract):
+    """An alias, and where it pointed, oldest first."""
+
+    alias: str
+    version: str
+    history: list[Move]
+
+
+class AliasesShown(Contract):
+    """The aliases of a name."""
+
+    items: list[AliasShown]
+
+
+class Problem(Contract):
+    """What went wrong (RFC 9457), the field to blame and the remedy."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+    remedy: str | None = None
+    error_id: str | None = None
+    dependants: list[dict[str, str]] | None = Field(None, description="What is in the way of a deletion.")

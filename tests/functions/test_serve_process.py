@@ -80,6 +80,7 @@ def test_no_serving_process_imports_torch_or_transformers(name: str, home: Setti
             "dataset": {"path": "affiliations.tsv"},
             "model_save": {"path": "m"},
         },
+        "catalog": {"model": {"path": "checkpoints/tiny", "objective": "masked-lm"}, "model_save": {"path": "m"}},
     }
     program = f"""
 import sys, pathlib

@@ -1,0 +1,53 @@
+"""The commands of docs/catalog.md, run one after the other against the function, do what the guide says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlaas import http_server, serve, settings
+from mlaas.catalog import Catalog
+from mlaas.documents import shared
+from mlaas.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = re.findall(r"^    (curl .*)$", (ROOT / "docs" / "catalog.md").read_text(), re.MULTILINE)
+
+
+@pytest.fixture
+def url(home: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("MLAAS_TOKEN", "t")
+    settings.current.cache_clear()
+    catalog = Catalog(shared())
+    first = catalog.resolve("models", "physics-lm")
+    catalog.publish("models", "physics-lm", "another", {name: first[name] for name in ("path", "storage_type", "objective")})
+    function = serve.load_function(ROOT / "functions" / "catalog")
+    server = http_server.create(serve.create_app(function, serve.State(ready=True)), host="127.0.0.1", port=0, threads=4)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.trigger.pull_trigger(server.close)
+    server.task_dispatcher.shutdown(timeout=2)
+    server.close()
+
+
+def test_every_command_of_the_guide_succeeds(url: str, home: Settings, tmp_path: Path) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    shutil.copy(home.artefacts / "affiliations.tsv", tmp_path / "affiliations.tsv")
+    where = {**os.environ, "CATALOG": url, "TOKEN": "t"}
+    for command in COMMANDS:
+        done = subprocess.run(["bash", "-c", f"{command} --fail-with-body"], env=where, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    catalog = Catalog(shared())
+    assert catalog.resolve("models", "physics-lm", alias="production")["version"] == "1"
+    assert [body["version"] for body in catalog.versions("models", "physics-lm")] == ["1"]
+    assert catalog.entry("models", "physics-lm").visibility == "public"
+    assert (tmp_path / "model.onnx").stat().st_size > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from .checkpoints import Checkpoint, open_checkpoint, open_config, open_scratch
 from .progress import Meter
 from .rows import read_rows
 from .splits import split
+from .spool import Records, Selected, packed, unpacked
 from .vocabulary import train_tokenizer
 
 __all__ = ["Sources", "max_length", "starting_point"]
@@ -38,10 +40,12 @@ def starting_point(request: TrainRequest, sources: Sources, meter: Meter, work: 
         return open_scratch(sources.checkpoint, Path(folder), own_vocabulary=True)
 
 
-def _texts(request: TrainRequest, sources: Sources, work: Path | None) -> list[str]:
+def _texts(request: TrainRequest, sources: Sources, work: Path | None) -> Sequence[str]:
     """The texts of the training side: what is held out is new to the tokenizer as well."""
     rows = read_rows(sources.table, request.dataset, labelled=False, work=work).rows
-    return [rows[index].text for index in split(rows, request.dataset.train_test_split, request.model_train.seed)[0]]
+    texts = Records(work, packed, lambda content: unpacked(content)[0])
+    texts.extend(row.text for row in Selected(rows, split(rows, request.dataset.train_test_split, request.model_train.seed)[0]))
+    return texts
 
 
 def max_length(request: TrainRequest, checkpoint: Checkpoint) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,9 @@ def train_tokenizer(texts: Sequence[str], model_type: str, vocab_size: int, fold
     """
     byte_level = model_type in BYTE_LEVEL
     special = BPE if byte_level else WORDPIECE
-    tokenizer = (_byte_level if byte_level else _wordpiece)(list(_ticking(texts, tick)), vocab_size)
+    for _ in texts:
+        tick()
+    tokenizer = (_byte_level if byte_level else _wordpiece)(texts, vocab_size)
     if tokenizer.get_vocab_size() <= len(special):
         raise InvalidRequest(
             "the texts give no vocabulary", field="dataset.text_column", remedy="Give more texts, or the column that holds them."
@@ -46,12 +48,6 @@ def train_tokenizer(texts: Sequence[str], model_type: str, vocab_size: int, fold
     tokenizer.post_processor = processors.RobertaProcessing(*around) if byte_level else processors.BertProcessing(*around)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(special), "utf-8")
-
-
-def _ticking(texts: Iterable[str], tick: Callable[[], None]) -> Iterator[str]:
-    for text in texts:
-        tick()
-        yield text
 
 
 def _wordpiece(texts: Sequence[str], size: int) -> Tokenizer:
@@ -68,7 +64,7 @@ def _wordpiece(texts: Sequence[str], size: int) -> Tokenizer:
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    trained.train_from_iterator(texts, trainer)
+    trained.train_from_iterator(iter(texts), trainer)
     return _bert(models.WordPiece(trained.get_vocab(), unk_token=WORDPIECE["unk_token"]))
 
 
@@ -100,5 +96,5 @@ def _byte_level(texts: Sequence[str], size: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(iter(texts), trainer)
     return tokenizer

@@ -20,7 +20,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,16 @@ def events_of(cluster: Cluster) -> Iterator[EventClient]:
     """Kafka, from now on."""
     with EventClient(cluster.kafka) as client:
         yield client
+
+
+@pytest.fixture
+def trainings_into(stores: Settings) -> Callable[[str], list[dict[str, Any]]]:
+    """The tasks that were asked to save a model under a name, as the document store has them."""
+    from mlaas.documents import connect
+
+    def found(name: str) -> list[dict[str, Any]]:
+        with closing(connect(stores.documents_url)) as documents:
+            tasks = [one.body for one in documents.find("tasks", {"capability": "train"})]
+        return [task for task in tasks if task["request"]["model_save"]["path"] == f"{BUCKET}/models/{name}"]
+
+    return found

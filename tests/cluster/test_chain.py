@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from mlaas import events
 from mlaas.client import DEAD_LETTERS, EventClient
-from mlaas.documents import connect
-from mlaas.settings import Settings
 from mlaas.testing.cluster import Check, Cluster
 from mlaas.testing.kafka import publish, read
 from mlaas.testing.processes import until
 from mlaas.testing.s3_server import BUCKET
 
+Trainings = Callable[[str], list[dict[str, Any]]]
 ASKED: dict[str, dict[str, Any]] = {
     "classify": {"model": {"name": "infn-structures"}, "predict_input": {"input_text": ["INFN Frascati"]}},
     "fill_mask": {"model": {"name": "physics-lm"}, "predict_input": {"input_text": ["the [MASK] boson was found"]}},
@@ -120,7 +120,7 @@ def _one_trace(cluster: Cluster, event: Any) -> bool:
 
 
 @pytest.mark.cluster("the same events five times: the same reply, one task, one Job")
-def test_redelivered_events_have_one_outcome(cluster: Cluster, events_of: EventClient, stores: Settings, check: Check) -> None:
+def test_redelivered_events_have_one_outcome(cluster: Cluster, events_of: EventClient, trainings_into: Trainings, check: Check) -> None:
     question = events.new("classify", ASKED["classify"], source="/cluster", id="five-questions")
     task = events.new("train", training("five"), source="/cluster", id="five-trainings")
     for _ in range(5):
@@ -137,9 +137,7 @@ def test_redelivered_events_have_one_outcome(cluster: Cluster, events_of: EventC
     assert list(ids.values()) == [5]
     assert len({state for state in states if state.startswith("accepted")}) == 1
     assert len({state for state in states if state.startswith("succeeded")}) == 1
-    documents = connect(stores.documents_url)
-    assert len([one for one in documents.find("tasks", {}) if one.body["request"]["model_save"]["path"].endswith("/five")]) == 1
-    documents.close()
+    assert len(trainings_into("five")) == 1
     jobs = [one for one in cluster.items("jobs") if one["status"].get("startTime")]
     check.measured(f"5 replies with one id; 1 task; {len(jobs)} Jobs in the namespace so far")
 
@@ -157,14 +155,14 @@ def test_poison_ends_in_the_dead_letters_and_holds_up_nobody(cluster: Cluster, e
 
 
 @pytest.mark.cluster("a training's pod killed in the middle: one task, one success")
-def test_a_killed_job_is_retried_and_ends_as_one_task(cluster: Cluster, events_of: EventClient, stores: Settings, check: Check) -> None:
+def test_a_killed_job_is_retried_and_ends_as_one_task(
+    cluster: Cluster, events_of: EventClient, trainings_into: Trainings, check: Check
+) -> None:
     event = events.new("train", training("killed", epochs=60), source="/cluster", id="killed-training")
     events_of.send([event])
 
-    documents = connect(stores.documents_url)
-
     def begun() -> bool:
-        tasks = [one.body for one in documents.find("tasks", {}) if one.body["request"]["model_save"]["path"].endswith("/killed")]
+        tasks = trainings_into("killed")
         return bool(tasks) and tasks[0]["task_status"] == "running" and (tasks[0].get("progress") or {}).get("phase") == "train"
 
     until(begun, 120, "the training", every=0.2)
@@ -172,8 +170,7 @@ def test_a_killed_job_is_retried_and_ends_as_one_task(cluster: Cluster, events_o
     cluster.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
     done = ended(events_of, event)
     assert done["type"] == events.event_type("train", "succeeded"), done.data
-    tasks = [one.body for one in documents.find("tasks", {}) if one.body["request"]["model_save"]["path"].endswith("/killed")]
-    documents.close()
+    tasks = trainings_into("killed")
     assert len(tasks) == 1
     assert tasks[0]["stats"]["attempts"] >= 2
     check.measured(f"attempt {tasks[0]['stats']['attempts']} succeeded, {len(tasks)} task")

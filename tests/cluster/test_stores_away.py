@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from mlaas import events
 from mlaas.client import EventClient
-from mlaas.documents import connect
-from mlaas.settings import Settings
 from mlaas.testing.cluster import Check, Cluster
 from mlaas.testing.mongo_server import MongoServer
 from mlaas.testing.s3_server import BUCKET
@@ -27,7 +26,7 @@ def request(name: str) -> dict[str, Any]:
 
 @pytest.mark.cluster("the document store killed with -9 for 10 s while a training is asked for: one task, one success")
 def test_the_document_store_comes_back(
-    cluster: Cluster, mongo: MongoServer, stores: Settings, events_of: EventClient, check: Check
+    cluster: Cluster, mongo: MongoServer, events_of: EventClient, trainings_into: Callable[[str], list[dict[str, Any]]], check: Check
 ) -> None:
     event = events.new("train", request("away"), source="/cluster", id="store-away")
     mongo.kill()
@@ -40,10 +39,7 @@ def test_the_document_store_comes_back(
     final = {events.event_type("train", state) for state in ("succeeded", "failed", "cancelled")}
     done = [one for one in _until_end(events_of, final) if one.get("correlationid") == "store-away" and one["type"] in final]
     assert [one["type"] for one in done] == [events.event_type("train", "succeeded")], [one.data for one in done]
-    documents = connect(stores.documents_url)
-    tasks = [one for one in documents.find("tasks", {}) if one.body["request"]["model_save"]["path"].endswith("/away")]
-    documents.close()
-    assert len(tasks) == 1
+    assert len(trainings_into("away")) == 1
     check.measured(f"succeeded {time.monotonic() - started:.1f} s after the store was back")
 
 

@@ -8,10 +8,8 @@ __all__ = ["slim"]
 EVERYWHERE = (
     "numpy/_core/include",
     "numpy/_core/tests/data",
-    "pyarrow/_flight*",  # Arrow's own network protocol, and the reading of query plans
+    "pyarrow/_flight*",  # Arrow's own network protocol, but not libarrow_substrait, which pyarrow.lib is linked to
     "pyarrow/libarrow_flight*",
-    "pyarrow/libarrow_substrait*",
-    "pyarrow/_substrait*",
     "pyarrow/_s3fs*",  # boto3 is what speaks to S3 here
     "pyarrow/libarrow_s3*",
     "pyarrow/include",

@@ -154,18 +154,15 @@ def measure_rows(before: Path | None) -> None:
     """Measure each objective, with this code and with the package in the folder `before`."""
     folder = Path(tempfile.mkdtemp())
     table = write_table(folder)
-    results = []
+    found: dict[str, Any] = {"rows": ROWS, "table_mib": round(table.stat().st_size / 1024**2), "results": []}
     for objective in ("text-classification", "masked-lm"):
-        for code, path in {"this": None, "before": before}.items():
-            if code == "before" and before is None:
-                continue
+        for code, path in {"this": None, **({"before": before} if before else {})}.items():
             environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {}), "TOKENIZERS_PARALLELISM": "true"}
             command = [sys.executable, __file__, "rows-of", str(folder), objective]
             done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            results.append({"objective": objective, "code": code, **json.loads(done.stdout)})
-            print(results[-1], flush=True)
-    data = {"rows": ROWS, "table_mib": round(table.stat().st_size / 1024**2)}
-    ROWS_RESULTS.write_text(json.dumps({**data, "results": results}, indent=1) + "\n")
+            found["results"].append({"objective": objective, "code": code, **json.loads(done.stdout)})
+            ROWS_RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            print(found["results"][-1], flush=True)
 
 
 def main() -> None:

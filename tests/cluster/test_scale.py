@@ -123,7 +123,7 @@ def test_a_new_revision_under_load_drops_nothing(cluster: Cluster, check: Check)
     check.measured(f"{statuses[200]} requests, all answered; the new revision took over after {took:.1f} s")
 
 
-@pytest.mark.cluster("a pod killed with -9 under events from Kafka: each has its reply")
+@pytest.mark.cluster("a function killed with -9 under events from Kafka: each has its reply")
 def test_a_pod_killed_under_load_loses_nothing(cluster: Cluster, events_of: EventClient, check: Check) -> None:
     asked: list[Any] = [events.new("classify", REQUEST, source="/cluster", id=f"killed-{number}") for number in range(COUNT)]
     events_of.send(asked)
@@ -135,12 +135,11 @@ def test_a_pod_killed_under_load_loses_nothing(cluster: Cluster, events_of: Even
             assert one["type"] == events.event_type("classify", "succeeded"), one.data
             ids[one["id"]] += 1
             if len(ids) >= COUNT // 5 and not killed:
-                killed = cluster.pods("classify")[0]["metadata"]["name"]
-                cluster.kubectl("delete", "pod", killed, "--grace-period=0", "--force")
+                killed = cluster.kill(cluster.pods("classify")[0]["metadata"]["name"], "mlaas.serve")
         if len(ids) == COUNT:
             break
     assert killed
     assert len(ids) == COUNT, f"{COUNT - len(ids)} lost"
     check.measured(
-        f"{COUNT} events, a pod killed after {COUNT // 5}: {len(ids)} replies in {time.monotonic() - started:.1f} s, {ids.total() - len(ids)} twice with the same id"
+        f"{COUNT} events, {killed} after {COUNT // 5}: {len(ids)} replies in {time.monotonic() - started:.1f} s, {ids.total() - len(ids)} twice with the same id"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -145,6 +147,16 @@ class Cluster:
         """Wait until no pod of the function is left; how long that took, in seconds."""
         return until(lambda: not self.items("pods", f"{_SERVICE}={_resource(function)}"), seconds, f"{function} at zero", every=0.5)
 
+    def kill(self, pod: str, command: str) -> str:
+        """Kill with -9 what runs `command` in a pod, or the pod where its node is not this machine; says which."""
+        uid = json.loads(self.kubectl("get", "pod", pod, "-o", "json"))["metadata"]["uid"]
+        found = _processes(uid, command)
+        for process in found:
+            os.kill(process, signal.SIGKILL)
+        if not found:
+            self.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
+        return "a process killed with -9" if found else "a pod deleted by force"
+
     def session(self, function: str) -> requests.Session:
         """An HTTP session whose requests to `ingress` go to a function."""
         session = requests.Session()
@@ -179,6 +191,19 @@ class Cluster:
         """The JSON lines that a container has logged."""
         lines = self.kubectl("logs", pod, "-c", container).splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def _processes(uid: str, command: str) -> list[int]:
+    """The processes of a pod on this machine with `command` in their command lines."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            cgroups, words = (process / "cgroup").read_text(), (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:  # it has ended
+            continue
+        if (uid in cgroups or uid.replace("-", "_") in cgroups) and command in words:
+            found.append(int(process.name))
+    return found
 
 
 def _read(process: subprocess.Popen[str], times: PodTimes) -> None:

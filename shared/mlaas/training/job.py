@@ -26,6 +26,7 @@ def work(job: jobs.Job) -> dict[str, Any]:
     job.report({"phase": "load", "percent": 0.0})
     settings, request, task_id = job.settings, parse(TrainRequest, job.run.request), job.run.task_id
     sources = _fetched(job, request)
+    job.report({"phase": "load", "percent": 0.0})  # torch and transformers, which take longer than most downloads
     with jobs.workspace(settings) as folder:
         drafts = StoredDrafts(request.model_save, task_id, settings, folder, grace=settings.grace_seconds)
         try:

@@ -172,12 +172,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"{error.detail}. {error.remedy or ''}")
     name = folder.resolve().name
     trace_export.start(f"mlaas-{name}", settings)
+    limits: dict[str, Any] = {"max_request_body_size": _PARSED_BODY_BYTES}
+    if routes := getattr(function, "routes", None):
+        limits |= routes.limits(settings)
     server = http_server.create(
         create_app(function, state),
         host=settings.host,
         port=settings.port,
         threads=settings.threads,
-        max_request_body_size=_PARSED_BODY_BYTES,
+        **limits,
         clear_untrusted_proxy_headers=False,
         ident="mlaas",
     )

@@ -122,6 +122,12 @@ class Settings:
         _place,
         "Where the command line puts files for the platform and the platform puts large results: `local:PATH` or `s3:BUCKET/PREFIX`.",
     )
+    uploads: str = _setting(
+        "MLAAS_UPLOADS", "local:uploads", _place, "Where the catalog keeps what was uploaded to it: `local:PATH` or `s3:BUCKET/PREFIX`."
+    )
+    upload_bytes: int = _setting(
+        "MLAAS_UPLOAD_BYTES", 1024**3, _positive, "Largest upload to the catalog in bytes, as it is sent and as it is unpacked."
+    )
     s3_public_endpoint: str | None = _setting(
         "MLAAS_S3_PUBLIC_ENDPOINT",
         None,

@@ -207,6 +207,13 @@ def test_a_data_set_stays_while_a_model_was_trained_on_it(catalog: Catalog) -> N
         catalog.delete("datasets", "rows", "1")
 
 
+def test_a_data_set_is_found_by_what_is_in_it(catalog: Catalog) -> None:
+    catalog.publish("datasets", "rows", "of the folder", {"sha256": "of the file"})
+    for digest in ("of the folder", "of the file"):
+        assert catalog.with_digest("datasets", digest)["name"] == "rows"
+    assert catalog.with_digest("datasets", "of another") is None
+
+
 def test_the_number_of_a_deleted_version_is_not_given_again(catalog: Catalog) -> None:
     for digest in ("d1", "d2"):
         catalog.publish("models", "m", digest, {})

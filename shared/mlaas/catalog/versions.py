@@ -89,8 +89,9 @@ class Catalog:
         return [stored.body for stored in found if "name" in stored.body]
 
     def with_digest(self, kind: Kind, digest: str) -> dict[str, Any] | None:
-        """The newest version of any name that has this digest, None where there is none."""
-        return next((stored.body for stored in self.documents.find(kind, {"digest": digest}, limit=1)), None)
+        """The newest version of any name that has this digest, or that is one file with this sha256; None where there is none."""
+        found = self.documents.find(kind, {"digest": digest}, limit=1) or self.documents.find(kind, {"sha256": digest}, limit=1)
+        return found[0].body if found else None
 
     def page(self, kind: Kind, name: str, *, limit: int, before: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
         """Versions of a name, newest first, and the cursor of the next page. Raises InvalidRequest for what is no cursor."""

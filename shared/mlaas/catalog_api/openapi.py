@@ -69,6 +69,8 @@ def _operation(one: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {"operationId": one.id, "summary": one.summary, "parameters": parameters, "responses": _responses(one)}
     if one.body:
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(one.body)}}}
+    if one.upload:
+        described["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
     if one.changes:
         described["security"] = [{"token": []}]
     return described
@@ -79,7 +81,8 @@ def _query(one: Operation) -> list[dict[str, Any]]:
         return []
     schema = one.query.model_json_schema()
     assert "$defs" not in schema, "a query has no objects in it"
-    return [{"name": name, "in": "query", "required": False, "schema": said} for name, said in schema["properties"].items()]
+    needed = schema.get("required", ())
+    return [{"name": name, "in": "query", "required": name in needed, "schema": said} for name, said in schema["properties"].items()]
 
 
 def _responses(one: Operation) -> dict[str, Any]:
@@ -94,8 +97,10 @@ def _responses(one: Operation) -> dict[str, Any]:
         done = {"description": "Done."}
     problems = {400, 401, 404, 422, 503, *([412] if one.conditional else []), *([413] if one.body else [])}
     problems |= {status for status in one.statuses if status >= 400}
-    said: dict[str, Any] = {"200" if one.answer or one.media != "application/json" else "204": done}
-    said |= {str(status): {"description": "Elsewhere, in part, or as it was."} for status in one.statuses if status < 400}
+    good = [status for status in one.statuses if status < 300 and one.answer]
+    usual = 200 if one.answer or one.media != "application/json" else 204
+    said: dict[str, Any] = {str(status): done for status in good or [usual]}
+    said |= {str(status): {"description": "Elsewhere, in part, or as it was."} for status in one.statuses if status < 400 and not good}
     problem = {"description": "A problem.", "content": {"application/problem+json": {"schema": _ref(schemas.Problem)}}}
     return said | {str(status): problem for status in sorted(problems)}
 

@@ -9,13 +9,14 @@ from typing import Any
 import flask
 from pydantic import BaseModel
 
+from .. import jobs
 from ..catalog import KINDS, Catalog, Kind, aliases, listing, usage
 from ..catalog.entries import Entry
 from ..catalog.kinds import NOUNS
 from ..contracts import Contract
 from ..errors import InvalidRequest, NotFound, Outdated
 from ..settings import Settings
-from . import files, schemas, shown
+from . import files, received, schemas, shown, uploads
 from .access import Principal
 
 __all__ = ["OPERATIONS", "Asked", "Operation"]
@@ -101,6 +102,7 @@ class Operation:
     changes: bool = False
     conditional: bool = False
     statuses: tuple[int, ...] = field(default=())
+    upload: bool = False
 
 
 def list_entries(asked: Asked) -> Answer:
@@ -156,6 +158,42 @@ def list_versions(asked: Asked) -> Answer:
 
 def get_version(asked: Asked) -> Answer:
     return shown.version(asked.kind, asked.version(), asked.entry(), asked.pointing())
+
+
+def upload_version(asked: Asked) -> Answer:
+    said: schemas.UploadQuery = asked.query
+    if asked.catalog.versions(asked.kind, asked.name, limit=1):
+        asked.entry()
+    about = uploads.About(
+        entry={
+            **{name: value for name in ("owner", "description", "licence") if (value := getattr(said, name))},
+            "tags": said.tag,
+            "languages": said.language,
+            "visibility": said.visibility,
+        },
+        task=said.task,
+        licence=said.licence,
+        parent=_reference(said.parent),
+        dataset=_reference(said.dataset),
+        by=asked.principal.name,
+    )
+    with jobs.workspace(asked.settings) as folder:
+        file = folder / said.filename
+        received.receive(flask.request, file, asked.settings.upload_bytes)
+        done = uploads.take(asked.kind, asked.name, file, about, asked.settings)
+    where = shown.href(asked.kind, asked.name)
+    if done.version is None:
+        answer = schemas.Uploaded(status="pending", task_id=done.task_id, href=where)
+    else:
+        number = done.version["version"]
+        answer = schemas.Uploaded(status="published", version=number, href=f"{where}/versions/{number}")
+    status = 201 if done.version else 202
+    return flask.Response(answer.model_dump_json(exclude_none=True), status, {"Location": answer.href}, content_type="application/json")
+
+
+def _reference(text: str | None) -> dict[str, str] | None:
+    name, _, version = (text or "").partition(":")
+    return {"name": name, "version": version} if name else None
 
 
 def delete_version(asked: Asked) -> Answer:
@@ -262,6 +300,18 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="The versions of a name, newest first.",
         query=schemas.PageQuery,
         answer=schemas.VersionPage,
+    ),
+    Operation(
+        id="uploadVersion",
+        method="POST",
+        path=f"{_ENTRY}/versions",
+        handler=upload_version,
+        summary="Publish a model or a data set that was made elsewhere; the body is the file.",
+        query=schemas.UploadQuery,
+        answer=schemas.Uploaded,
+        changes=True,
+        upload=True,
+        statuses=(201, 202, 413),
     ),
     Operation(
         id="getVersion",

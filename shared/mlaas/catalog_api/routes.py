@@ -17,9 +17,9 @@ from .. import logs, metrics
 from ..catalog import Catalog
 from ..contracts import parse
 from ..documents import shared
-from ..errors import Malformed, MlaasError, NotFound
+from ..errors import InvalidRequest, Malformed, MlaasError, NotFound
 from ..runtime import check_size, defect_response, outcome_of, problem_response
-from ..settings import current
+from ..settings import Settings, current
 from . import openapi
 from .access import principal_of
 from .operations import OPERATIONS, Asked, Operation
@@ -27,6 +27,8 @@ from .operations import OPERATIONS, Asked, Operation
 __all__ = ["Routes"]
 
 CAPABILITY = "catalog"
+UPLOAD_SECONDS = 600.0
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 log = logging.getLogger("mlaas")
 
@@ -34,6 +36,10 @@ log = logging.getLogger("mlaas")
 @dataclass(frozen=True)
 class Routes:
     """What a function serves beside `/`: the operations under /v1 and their description."""
+
+    def limits(self, settings: Settings) -> dict[str, Any]:
+        """What the server in front must let through: the largest body, and the seconds that one may take to arrive."""
+        return {"max_request_body_size": settings.upload_bytes + 1024**2, "seconds": UPLOAD_SECONDS}
 
     def blueprint(self) -> flask.Blueprint:
         """For the server's application."""
@@ -75,6 +81,8 @@ def _asked(operation: Operation, path: dict[str, str]) -> Asked:
     principal = principal_of(request.headers.get("Authorization"), settings)
     if operation.changes:
         principal.require_change()
+    if operation.method in ("PUT", "POST"):
+        _check_names(path)
     return Asked(
         catalog=Catalog(shared(settings)),
         principal=principal,
@@ -85,6 +93,14 @@ def _asked(operation: Operation, path: dict[str, str]) -> Asked:
         if_match=request.headers.get("If-Match"),
         if_none_match=request.headers.get("If-None-Match"),
     )
+
+
+def _check_names(path: dict[str, str]) -> None:
+    """Raise InvalidRequest for a name that nothing is to be called."""
+    for part in ("name", "alias"):
+        if part in path and not _NAME.fullmatch(path[part]):
+            remedy = "Use lowercase letters, digits, `.`, `_` and `-`, beginning with a letter or a digit, at most 100."
+            raise InvalidRequest("this cannot be a name", field=part, remedy=remedy)
 
 
 def _arguments(operation: Operation) -> dict[str, Any]:

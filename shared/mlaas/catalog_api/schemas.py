@@ -10,6 +10,7 @@ from ..catalog import Kind
 from ..catalog.entries import Visibility
 from ..catalog.listing import Order
 from ..contracts import Contract, Licence
+from ..objectives import Objective
 
 __all__ = [
     "AliasShown",
@@ -25,6 +26,8 @@ __all__ = [
     "Move",
     "PageQuery",
     "Problem",
+    "UploadQuery",
+    "Uploaded",
     "Variation",
     "VersionPage",
     "VersionShown",
@@ -34,6 +37,7 @@ __all__ = [
 Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,49}$", description="Lowercase letters, digits, `.`, `_` and `-`.")]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", description="A language tag (BCP 47), e.g. `en` or `it`.")]
 Number = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+Version = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}:[1-9][0-9]{0,8}$")]
 Limit = Annotated[int, Field(ge=1, le=100)]
 Cursor = Annotated[str, Field(max_length=2000, description="`next` of the page before.")]
 
@@ -166,6 +170,34 @@ class VersionShown(VersionSummary):
     path: str
     storage_type: str
     files_href: str
+
+
+class UploadQuery(Contract):
+    """What is sent, and what is said of it. What is said of the name holds where this is its first version."""
+
+    filename: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$",
+        description="Says what it is: .zip, .tar, .tar.gz or .tgz with a model or data files in it, or one data file (.csv, .tsv, .jsonl, "
+        ".ndjson, each with .gz as well, .parquet).",
+    )
+    task: Objective | None = Field(None, description="What a model is for; as its configuration says, by default.")
+    licence: Licence | None = None
+    owner: str | None = Field(None, min_length=1, max_length=100)
+    description: str | None = Field(None, max_length=2000)
+    tag: list[Tag] = Field(default_factory=list, max_length=30)
+    language: list[Language] = Field(default_factory=list, max_length=30)
+    visibility: Visibility = "institute"
+    parent: Version | None = Field(None, description="The model that it was made from, as NAME:VERSION.")
+    dataset: Version | None = Field(None, description="The data set that it was trained on, as NAME:VERSION.")
+
+
+class Uploaded(Contract):
+    """The version that was published; or, of a checkpoint without an ONNX graph, the task of the job that exports and publishes it."""
+
+    status: Literal["published", "pending"]
+    version: str | None = None
+    task_id: str | None = None
+    href: str
 
 
 class FileShown(Contract):

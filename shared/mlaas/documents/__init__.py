@@ -23,7 +23,7 @@ INDEXED: Mapping[str, tuple[str, ...]] = {
     "tasks": ("task_status", "outbox_pending"),
     "models": ("name", "digest"),
     "indexes": ("name", "digest", "model_name"),
-    "datasets": ("name", "digest"),
+    "datasets": ("name", "digest", "sha256"),
     "aliases": ("kind",),
     "entries": ("kind",),
     "usage": ("kind",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from .processes import Process
 
 __all__ = ["create_app", "serve"]
 
+ARRIVAL_SECONDS = 600.0  # of an upload; each function keeps to its own time
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
 
@@ -29,8 +31,9 @@ def create_app(
     publish: Callable[[CloudEvent], None],
     limit: int,
     metrics: Callable[[], bytes] = lambda: b"",
+    large: Mapping[str, int] = MappingProxyType({}),
 ) -> flask.Flask:
-    """The WSGI application; a body may have `limit` bytes."""
+    """The WSGI application; a body may have `limit` bytes, and that for a function of `large` as many as are said there."""
     app = flask.Flask("mlaas.gateway")
     nothing = NotFound("there is nothing at this path", remedy="GET / lists what there is.")
     app.register_error_handler(MlaasError, problem_response)
@@ -39,7 +42,10 @@ def create_app(
     app.add_url_rule("/metrics", "metrics", lambda: (metrics(), 200, {"Content-Type": CONTENT_TYPE}))
     app.add_url_rule("/healthz", "healthz", lambda: {"status": "ok"})
 
-    def body() -> bytes:
+    def body(function: str = "") -> Any:
+        if function in large and (flask.request.content_length or 0) > limit:
+            check_size(flask.request, large[function])
+            return flask.request.stream
         check_size(flask.request, limit)
         return flask.request.get_data()
 
@@ -56,7 +62,7 @@ def create_app(
             raise NotFound(f"there is no function {name[:50]}", remedy=f"There are {', '.join(sorted(functions))}.")
         where = f"/{quote(path)}?{request.query_string.decode('latin-1')}".removesuffix("?")
         headers = _end_to_end(request.headers)
-        answer = process.ask(request.method, where, body=body(), headers=headers, decode_content=False, timeout=300.0)
+        answer = process.ask(request.method, where, body=body(name), headers=headers, decode_content=False, timeout=300.0)
         return answer.data, answer.status, _end_to_end(answer.headers)
 
     return app
@@ -65,7 +71,7 @@ def create_app(
 def serve(app: flask.Flask, port: int) -> tuple[str, Callable[[], None]]:
     """Serve `app` in a thread: its URL, and how to stop it. Raises Unavailable if the port is taken."""
     try:  # waitress takes any body, and the application refuses a large one with a problem that a client can read
-        server = http_server.create(app, host="127.0.0.1", port=port, threads=32, channel_timeout=330)
+        server = http_server.create(app, seconds=ARRIVAL_SECONDS, host="127.0.0.1", port=port, threads=32, channel_timeout=630)
     except OSError:
         raise Unavailable(f"port {port} is taken", remedy="Stop what listens on it, or choose another: mlaas up --port 8081.") from None
     thread = threading.Thread(target=server.run, name="gateway", daemon=True)

@@ -130,7 +130,8 @@ class Platform:
 
     def _app(self, publish: Callable[[CloudEvent], None]) -> flask.Flask:
         metrics = partial(runner_metrics.render, self.state, KafkaCollector(self._kafka))
-        return create_app(self.functions, self.state, publish, self._settings.max_body_bytes, metrics)
+        large = {"catalog": self._settings.upload_bytes}
+        return create_app(self.functions, self.state, publish, self._settings.max_body_bytes, metrics, large)
 
     def _run(self, loop: Callable[[], None]) -> None:
         thread = threading.Thread(target=loop, daemon=True)

@@ -1,0 +1,31 @@
+"""The body of an upload, streamed to the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidRequest, TooLarge
+
+__all__ = ["receive"]
+
+_PIECE = 1024**2
+
+
+def receive(request: Any, file: Path, limit: int) -> None:
+    """Write the body of a Flask request to the new file `file`. Raises TooLarge beyond `limit` bytes, InvalidRequest for none at all."""
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    left = limit
+    with file.open("xb") as out:
+        while piece := request.stream.read(min(_PIECE, left + 1)):
+            left -= len(piece)
+            if left < 0:
+                raise _too_large(limit)
+            out.write(piece)
+    if left == limit:
+        raise InvalidRequest("the body is empty", field="$", remedy="Send the file itself as the body.")
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the upload is larger than {limit} bytes", field="$", remedy="Raise MLAAS_UPLOAD_BYTES, or use the storage directly.")

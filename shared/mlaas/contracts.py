@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from .errors import InvalidRequest
 from .objectives import Objective
@@ -458,6 +458,16 @@ class ModelTrain(Contract):
     deadline_minutes: float | None = Field(
         None, gt=0, le=100_000, description="Minutes after which the run stops and publishes what it has."
     )
+    processes: int = Field(
+        1, ge=1, le=64, description="Processes that share each batch, on one machine or as pods; `batch_size` is that of all of them."
+    )
+
+    @field_validator("processes")
+    @classmethod
+    def _a_row_for_each(cls, processes: int, info: ValidationInfo) -> int:
+        if processes > (size := info.data.get("batch_size", processes)):
+            raise ValueError(f"{processes} processes cannot share a batch of {size} rows: lower `processes`, or raise `batch_size` to them")
+        return processes
 
 
 class ParameterSpace(Contract):

@@ -175,6 +175,17 @@ class Settings:
     completion_index: int | None = _setting(
         "JOB_COMPLETION_INDEX", None, int, "Which shard of an index build a process is; set by Kubernetes in the pods of an Indexed Job."
     )
+    rank: int | None = _setting(
+        "RANK", None, int, "Which of the processes of one training this is, from 0; set by torchrun and in the pods of a rendered Job."
+    )
+    world_size: int = _setting("WORLD_SIZE", 1, _positive, "How many processes the training has; set with RANK.")
+    master_addr: str = _setting("MASTER_ADDR", "127.0.0.1", str, "Where the ranks of a training meet: the first one's host; set with RANK.")
+    master_port: int = _setting("MASTER_PORT", 29500, int, "The port there; set with RANK.")
+    agent_store: bool = _setting(
+        "TORCHELASTIC_USE_AGENT_STORE", False, _boolean, "Whether torchrun itself listens there instead of the first rank; set by torchrun."
+    )
+    local_rank: int = _setting("LOCAL_RANK", 0, int, "Which of those on this machine, from 0: its GPU; set by torchrun.")
+    local_world_size: int = _setting("LOCAL_WORLD_SIZE", 1, _positive, "How many of them are on this machine; set by torchrun.")
     job_patience: int = _setting(
         "MLAAS_JOB_PATIENCE", 900, int, "Seconds that a job waits for a store that is away before it gives its attempt up."
     )

@@ -113,7 +113,7 @@ def _accepted(
         remedy = "Print it with `mlaas render katib`, or leave `search` out."
         raise InvalidRequest("the trials of a search are not shared by pods", field="search", remedy=remedy)
     cause = events.new("train", asked.model_dump(mode="json", exclude_none=True), source="/mlaas/render", id=id or _digest(asked))
-    wanted = rendering.Wanted(name=name or "train", ranks=ranks or int(getattr(asked.model_train, "processes", 1)), **place)
+    wanted = rendering.Wanted(name=name or "train", ranks=ranks or asked.model_train.processes, **place)
     spec = rendering.training_job(wanted, manifest or MANIFEST)
     event = accept(asked, cause, publish=False)
     if name is None:

@@ -15,7 +15,7 @@ language model adds logits and their gradient, in fp32. bench/training_memory.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -56,11 +56,17 @@ class Estimate:
     logits: int
     libraries: int
     available: int | None
+    processes: int = 1
 
     @property
     def needed(self) -> int:
         """All together."""
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.libraries
+
+    def of(self, processes: int) -> Estimate:
+        """What as many processes need together of the same memory."""
+        each = ("weights", "gradients", "optimizer", "activations", "logits", "libraries")
+        return replace(self, **{name: processes * getattr(self, name) for name in each}, processes=processes)
 
     def figures(self) -> dict[str, Any]:
         """For the task document."""

@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .. import jobs, references, storage, tracing
+from .. import jobs, references, tracing
 from ..contracts import ModelRequest, TrainRequest, parse
+from ..settings import Settings, current
 from ..tasks import Cancelled
 from .card import Lineage
 from .drafts import StoredDrafts
+from .fetching import fetched
 from .outcome import Outcome
 from .progress import Report
 from .publish import export_and_publish, publish
 from .search_job import forget_running, search
 
-__all__ = ["work"]
+if TYPE_CHECKING:
+    from .crew import Crew
+
+__all__ = ["main", "work"]
 
 
-def work(job: jobs.Job) -> dict[str, Any]:
-    """Fetch, train, evaluate, export, check parity, publish the version and register it; or export a checkpoint as it is."""
+def work(job: jobs.Job, crews: list[Crew] | None = None) -> dict[str, Any]:
+    """Fetch, train, evaluate, export, check parity, publish the version and register it; or export a checkpoint as it is.
+
+    `crews` gets the processes that share the training.
+    """
     if job.capability == "model":
         return _export(job)
     job.report({"phase": "load", "percent": 0.0})
     settings, request, task_id = job.settings, parse(TrainRequest, job.run.request), job.run.task_id
-    sources = _fetched(job, request)
+    crew = _crew(request, settings)
+    if crew and crews is not None:
+        crews.append(crew)
+    sources = fetched(request, settings, job.downloading, job.persist)
     job.report({"phase": "load", "percent": 0.0})  # torch and transformers, which take longer than most downloads
     with jobs.workspace(settings) as folder:
         drafts = StoredDrafts(request.model_save, task_id, settings, folder, grace=settings.grace_seconds)
         try:
-            outcome = _train(job, request, sources, folder, drafts)
+            outcome = _train(job, request, sources, folder, drafts, crew)
         except Cancelled:
             if job.tasks.get(task_id)["stats"]["attempts"] == job.run.attempt:  # else they are another run's by now
                 drafts.clear()
@@ -59,7 +71,7 @@ def _published(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: entry[name] for name in ("name", "version", "digest", "objective", "path", "storage_type")}
 
 
-def _train(job: jobs.Job, request: TrainRequest, sources: dict[str, Any], folder: Path, drafts: StoredDrafts) -> Outcome:
+def _train(job: jobs.Job, request: TrainRequest, sources: dict[str, Any], folder: Path, drafts: StoredDrafts, crew: Crew | None) -> Outcome:
     """The run that the request's model asks for, or the search for the best one."""
 
     def report(report: Report) -> None:
@@ -74,27 +86,30 @@ def _train(job: jobs.Job, request: TrainRequest, sources: dict[str, Any], folder
         return search(job, request, sources, folder, drafts)
     from .run import Sources, train  # torch, after the task says that it runs
 
-    return train(request, Sources(**sources), folder / "bundle", report, drafts.of)
+    return train(request, Sources(**sources), folder / "bundle", report, drafts.of, crew=crew)
 
 
-def _fetched(job: jobs.Job, request: TrainRequest) -> dict[str, Any]:
-    """The paths of the `Sources` of a run by name; of `table` alone where it starts from no checkpoint."""
+def _crew(request: TrainRequest, settings: Settings) -> Crew | None:
+    """The processes that share the training: those that torchrun or a Job started, or as many as it asks for; None for one alone."""
+    if request.model.architecture or request.search or (settings.rank is None and request.model_train.processes == 1):
+        return None
+    from .crew import Started, Summoned  # torch, after the task says that it runs
 
-    def fetch(path: str, storage_type: str, revision: str | None = None) -> Path:
-        progress = job.downloading
-        return job.persist(lambda: storage.fetch(path, storage_type, settings=job.settings, revision=revision, progress=progress))
+    return Started(request.model_train.processes) if settings.rank is None else Summoned(settings)
 
-    table = job.persist(lambda: references.fetch(request.dataset, part="dataset", settings=job.settings, progress=job.downloading))
-    if request.model.architecture:
-        return {"table": table}
-    assert request.model.path, "accepted with a path"
-    tokenizer = request.tokenizer
-    return {
-        "checkpoint": fetch(request.model.path, request.model.storage_type, request.model.revision),
-        "tokenizer": fetch(tokenizer.path, tokenizer.storage_type) if tokenizer and tokenizer.path else None,
-        "table": table,
-    }
+
+def main() -> int:
+    """Run as the first rank of the training, or as the only one, or as one of the others; the process' exit status."""
+    if current().rank:
+        from .rank import main as serve
+
+        return serve(launched=False)
+    crews: list[Crew] = []
+    status = jobs.main(lambda job: work(job, crews))
+    for crew in crews:
+        crew.close(again=status != 0)
+    return status
 
 
 if __name__ == "__main__":
-    jobs.exit_with(work)
+    sys.exit(main())

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import jobs, logs, references, storage
+from .. import jobs, logs
 from ..contracts import TrainRequest, parse
 from ..errors import InvalidRequest, MlaasError, Unavailable
-from ..patience import persist
 from ..settings import Settings, current
 from .drafts import StoredDrafts
+from .fetching import fetched
 from .progress import Report
 from .searchable import SEARCHABLE, with_values
 from .watch import Dismissed
@@ -90,16 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _train(request: TrainRequest, trial: str, settings: Settings) -> None:
     from .run import Sources, train
 
-    def fetch(path: str, storage_type: str, revision: str | None = None) -> Path:
-        return persist(lambda: storage.fetch(path, storage_type, settings=settings, revision=revision), settings.job_patience)
-
-    assert request.model.path, "a search starts from a checkpoint"
-    tokenizer = request.tokenizer
-    sources = Sources(
-        checkpoint=fetch(request.model.path, request.model.storage_type, request.model.revision),
-        tokenizer=fetch(tokenizer.path, tokenizer.storage_type) if tokenizer and tokenizer.path else None,
-        table=persist(lambda: references.fetch(request.dataset, part="dataset", settings=settings), settings.job_patience),
-    )
+    sources = Sources(**fetched(request, settings))
     with jobs.workspace(settings) as folder:
         drafts = StoredDrafts(request.model_save, trial, settings, folder, grace=settings.grace_seconds)
         try:

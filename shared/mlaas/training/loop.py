@@ -18,11 +18,12 @@ from .keeper import Keeper
 from .objectives import Tally, Task
 from .optimization import Compute
 from .progress import Meter
+from .ranks import Ranks
 from .snapshot import Tensors, load_weights, trained
 from .steps import Stepper, grouped
 from .watch import Watch
 
-__all__ = ["Fitted", "fit", "measure"]
+__all__ = ["Fitted", "fit", "measure", "steps_per_epoch"]
 
 POINTS = 40  # of the curve in history["steps"]
 
@@ -47,26 +48,46 @@ class Position:
 
 
 def fit(
-    task: Task, settings: ModelTrain, meter: Meter, compute: Compute, drafts: Drafts | None = None, watch: Watch | None = None
+    task: Task,
+    settings: ModelTrain,
+    meter: Meter,
+    compute: Compute,
+    drafts: Drafts | None = None,
+    watch: Watch | None = None,
+    ranks: Ranks | None = None,
 ) -> Fitted:
     """Train `task.model` in place; `meter.history` gets figures per epoch and per some steps.
 
     With `drafts` the run goes on where its last checkpoint was, and ends as if it had never been killed. Raises InvalidRequest
-    if the loss is no longer a number. `watch` is told each evaluation, and may end the run.
+    if the loss is no longer a number. `watch` is told each evaluation, and may end the run. With `ranks` this process is
+    the first of them, which alone evaluates and keeps checkpoints, and tells the others which step comes next.
     """
     task.model.to(compute.where)
-    return _Run(task, settings, meter, compute, drafts, watch).run()
+    return _Run(task, settings, meter, compute, drafts, watch, ranks).run()
+
+
+def steps_per_epoch(task: Task, settings: ModelTrain) -> int:
+    """Optimizer steps of an epoch: its batches by as many as are accumulated."""
+    return -(-task.steps_per_epoch // settings.gradient_accumulation)
 
 
 class _Run:
     def __init__(
-        self, task: Task, settings: ModelTrain, meter: Meter, compute: Compute, drafts: Drafts | None, watch: Watch | None
+        self,
+        task: Task,
+        settings: ModelTrain,
+        meter: Meter,
+        compute: Compute,
+        drafts: Drafts | None,
+        watch: Watch | None,
+        ranks: Ranks | None,
     ) -> None:
+        self.ranks = ranks
         self.task, self.settings, self.meter, self.compute, self.watch = task, settings, meter, compute, watch
-        self.per_epoch = -(-task.steps_per_epoch // settings.gradient_accumulation)
+        self.per_epoch = steps_per_epoch(task, settings)
         meter.steps, meter.steps_per_epoch = settings.epochs * self.per_epoch, self.per_epoch
         meter.history.update(loss=[], accuracy=[], validation_loss=[], steps=[])
-        self.stepper = Stepper(task, settings, compute, meter.steps)
+        self.stepper = Stepper(task, settings, compute, meter.steps, ranks)
         self.judge = Judge.of(settings)
         self.position = Position()
         self.best: Tensors | None = None
@@ -76,6 +97,8 @@ class _Run:
 
     def run(self) -> Fitted:
         self._resume()
+        if self.ranks:
+            self.ranks.alike(self.task.model, self.stepper.optimizer, self.stepper.state())
         try:
             while not (stopped := self._stopped()) and self.position.epoch < self.settings.epochs:
                 self._epoch()
@@ -97,8 +120,12 @@ class _Run:
         self.task.model.train()
         for batches in self._groups():
             with jobs.uninterrupted():  # so that model, optimizer and position always belong to one step
+                if self.ranks:
+                    self.ranks.order((self.position.epoch, self.position.done, self.meter.step))
                 loss = self.stepper.step(batches, self.meter.step)
                 self._count(sum(batch.tokens for batch in batches), loss)
+            if self.ranks and self.ranks.stopping:
+                raise jobs.Stopped
             self.meter.tick()
             if self._late():
                 return

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModel
-
 from ..bundles import open_bundle
 from ..contracts import ModelTrain, TrainRequest
-from ..errors import InvalidRequest
-from . import adapters, estimate, variants
+from . import adapters, variants
 from .checkpoints import Checkpoint
+from .crew import Crew
 from .drafts import Drafts
-from .export import check_exportable, created_by, serving, write_graph, write_manifest
+from .export import created_by, serving, write_graph, write_manifest
 from .fingerprint import fingerprint
 from .licence import licence_of
 from .loop import Fitted, fit, measure
 from .memory import in_use
-from .objectives import EvaluatedTwice, Preparation, Task, prepare
+from .objectives import EvaluatedTwice, Task
 from .optimization import Compute, compute, device
 from .outcome import Outcome
 from .parity import compare, sample
+from .preparing import check_request, memory_errors, prepared, repeatable
 from .progress import Meter, Report
 from .quiet import quiet
-from .spool import check_room
 from .staging import staged
-from .starting_point import Sources, max_length, starting_point
-from .supported import check, check_columns, check_data, check_metric, check_scratch
+from .starting_point import Sources
 from .watch import Watch
 
 __all__ = ["Outcome", "Report", "Sources", "train"]
-
-LOOKED_AT = 8  # batches of held-out rows, longest first, whose length stands for that of the training rows
 
 
 def train(
@@ -47,45 +38,37 @@ def train(
     report: Callable[[Report], None],
     drafts: Callable[[str], Drafts] | None = None,
     watch: Watch | None = None,
+    crew: Crew | None = None,
 ) -> Outcome:
     """Train as `request` says and leave a bundle in the folder `out`, which is new or empty.
 
     The same on one machine for the same seed. `drafts` gives the place of the checkpoints for a fingerprint of what they
     depend on: with it a run goes on where one that was killed had its last checkpoint. `watch` looks on, and may end the run.
+    `crew` are the other processes that share the batches: what comes of it is the same but for rounding, where nothing is dropped out.
     `stopped` of the outcome says why a run ended before its last epoch. An exception from `report` or `watch` cancels: it
     passes through, and nothing is left in `out`. Raises InvalidRequest for data or settings that cannot work, ParityError
     if the export is not faithful.
     """
-    check(str(request.model.objective))
-    check_columns(request)
-    check_data(request)
-    check_metric(request)
-    check_scratch(request)
-    meter = Meter(report=report)
+    check_request(request)
+    meter = Meter(report=_watching(crew, report) if crew else report)
     where = device()
     computing = compute(request.model_train.precision, where)
-    with quiet(), _repeatable(request.model_train.seed, where), _memory_errors():
+    with quiet(), repeatable(request.model_train.seed, where), memory_errors():
         meter.phase("prepare")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        check_room(out.parent, sources.table)
-        checkpoint = starting_point(request, sources, meter, out.parent)
-        check_exportable(checkpoint.config, str(request.model.objective))
-        longest = max_length(request, checkpoint)
-        _check_weights(checkpoint.config, request.model_train, computing)
-        preparation = Preparation(
-            request=request, checkpoint=checkpoint, table=sources.table, max_length=longest, tick=meter.tick, work=out.parent
-        )
-        task = prepare(preparation)
-        adapter = _fitted_out(task, request.model_train)
-        _check_memory(task, request, computing, meter)
-        kept = drafts(fingerprint(request, checkpoint, sources)) if drafts else None
-        fitted = fit(task, request.model_train, meter, computing, kept, watch)
+        ready = prepared(request, sources, meter, computing, out.parent, (crew.size, crew.here) if crew else (1, 1))
+        task, checkpoint, longest = ready.task, ready.checkpoint, ready.max_length
+        mark = fingerprint(request, checkpoint, sources) if drafts or crew else ""
+        ranks = crew.gather(f"{mark} {computing.name}", where) if crew else None
+        fitted = fit(task, request.model_train, meter, computing, drafts(mark) if drafts else None, watch, ranks)
+        if crew:
+            crew.trained()
         if watch:
             watch.fitted(task.evaluation(fitted.tally))
         further = _further(task, meter, computing)
         _plain_again(task.model, request.model_train)
         size = {"parameters": sum(parameter.numel() for parameter in task.model.parameters())}
-        made = {**_provenance(request, checkpoint), "training": {**size, **_how(computing, meter, fitted), **adapter, **task.notes}}
+        made = {**_provenance(request, checkpoint), "training": {**size, **_how(computing, meter, fitted), **ready.adapter, **task.notes}}
+        made["training"] |= {"processes": crew.size} if crew else {}
         made |= {"search": dict(watch.provenance)} if watch else {}
         with staged(out) as folder:
             evaluation, measured = _publishable(task, fitted, request, checkpoint, longest, made, folder, meter)
@@ -98,6 +81,16 @@ def train(
         variants=measured,
         dataset={**task.dataset, "tokens_trained": meter.tokens, "tokens_per_second": meter.tokens_per_second},
     )
+
+
+def _watching(crew: Crew, report: Callable[[Report], None]) -> Callable[[Report], None]:
+    """`report`, which also notices that a rank was lost while this one does not wait for it."""
+
+    def checked(one: Report) -> None:
+        crew.check()
+        report(one)
+
+    return checked
 
 
 def _publishable(
@@ -131,44 +124,11 @@ def _further(task: Task, meter: Meter, computing: Compute) -> dict[str, Any]:
     return task.second_evaluation(measure(task, meter, computing, task.second()))
 
 
-def _fitted_out(task: Task, settings: ModelTrain) -> dict[str, Any]:
-    """Give the model its adapters and its way of keeping activations; what the provenance says of them."""
-    found = {"lora": adapters.attach(task.model, settings.lora, task.fresh)} if settings.lora else {}
-    if settings.gradient_checkpointing:
-        if not task.model.supports_gradient_checkpointing:
-            raise InvalidRequest(
-                f"a model of type {task.model.config.model_type} cannot recompute its activations",
-                field="model_train.gradient_checkpointing",
-                remedy="Leave it out, and lower `batch_size` with `gradient_accumulation` instead.",
-            )
-        task.model.gradient_checkpointing_enable({"use_reentrant": False})
-    return found
-
-
 def _plain_again(model: Any, settings: ModelTrain) -> None:
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_disable()
     if settings.lora:
         adapters.merge(model)
-
-
-def _check_weights(config: Any, settings: ModelTrain, computing: Compute) -> None:
-    """Refuse a model whose weights alone do not fit, before they are loaded."""
-    total = estimate.parameters(AutoModel, config)
-    trained = total if settings.lora is None else 0
-    estimate.check(estimate.estimate(config, total, trained, estimate.Shape(rows=0, tokens=0), settings, computing, ""))
-
-
-def _check_memory(task: Task, request: TrainRequest, computing: Compute, meter: Meter) -> None:
-    """Say how much memory the run needs, with texts as long as the longest of those that are held out."""
-    longest = max((batch.inputs["input_ids"].shape[1] for batch in islice(task.held_out(), LOOKED_AT)), default=0)
-    total = sum(parameter.numel() for parameter in task.model.parameters())
-    trained = sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad)
-    shape = estimate.Shape(rows=request.model_train.batch_size, tokens=longest)
-    found = estimate.estimate(task.model.config, total, trained, shape, request.model_train, computing, str(request.model.objective))
-    meter.estimate = found.figures()
-    meter.tick()
-    estimate.check(found)
 
 
 def _how(computing: Compute, meter: Meter, fitted: Fitted) -> dict[str, Any]:
@@ -186,39 +146,3 @@ def _provenance(request: TrainRequest, checkpoint: Checkpoint) -> dict[str, Any]
         "request": request.model_dump(mode="json", exclude_none=True),
         **created_by(),
     }
-
-
-@contextmanager
-def _repeatable(seed: int, where: torch.device) -> Iterator[None]:
-    """torch's generators seeded within and as they were after; deterministic kernels on an accelerator."""
-    accelerated = where.type == "cuda"
-    before = torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if accelerated else []):
-        torch.manual_seed(seed)
-        if accelerated:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
-            torch.use_deterministic_algorithms(True, warn_only=True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before)
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Turns every way in which torch says that memory is short into an InvalidRequest."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        if (
-            not isinstance(error, MemoryError | torch.OutOfMemoryError)
-            and "allocate memory" not in text
-            and "not enough memory" not in text
-        ):
-            raise
-        raise InvalidRequest(
-            "the training does not fit into memory",
-            field="model_train.batch_size",
-            remedy="Lower `batch_size` or `max_length`, or give the job more memory.",
-        ) from None

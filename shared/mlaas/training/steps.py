@@ -14,6 +14,7 @@ from ..errors import InvalidRequest
 from .batches import Batch
 from .objectives import Task
 from .optimization import Compute, optimizer, rate_at
+from .ranks import Ranks
 
 __all__ = ["CLIP", "Stepper", "grouped"]
 
@@ -22,9 +23,10 @@ SMALLEST_SCALE = 1.0  # of the loss in fp16: gradients that overflow even so are
 
 
 class Stepper:
-    """Steps of one run. `steps` is how many the schedule is made for."""
+    """Steps of one run. `steps` is how many the schedule is made for. With `ranks` each of them takes its share of every batch."""
 
-    def __init__(self, task: Task, settings: ModelTrain, compute: Compute, steps: int) -> None:
+    def __init__(self, task: Task, settings: ModelTrain, compute: Compute, steps: int, ranks: Ranks | None = None) -> None:
+        self.ranks = ranks
         self.task, self.settings, self.compute, self.steps = task, settings.optimizer, compute, steps
         self.optimizer = optimizer(task.model, settings.optimizer, task.fresh)
         self.scaler = torch.amp.GradScaler(compute.where.type, enabled=compute.dtype == torch.float16)
@@ -65,18 +67,27 @@ class Stepper:
     def _gradients(self, batches: Sequence[Batch]) -> float:
         """Accumulate; every target weighs the same, however the targets are spread over the batches."""
         total, count, first = 0.0, 0, 0
-        for batch in batches:
+        for batch in self._own(batches):
             with self.compute.autocast():
                 scored = self.task.score(batch.to(self.compute.where))
             loss, targets = scored.loss, len(scored.targets)
             first = first or targets
             self.scaler.scale(loss if targets == first else loss * (targets / first)).backward()  # type: ignore[no-untyped-call]
             total, count = total + float(loss.detach()) * targets, count + targets
+        if self.ranks:
+            return self.ranks.combine(self._parameters, first, total, count)
         if count != first:
             for parameter in self._parameters:
                 if parameter.grad is not None:
                     parameter.grad.mul_(first / count)
         return total / count if len(batches) > 1 else float(loss.detach())
+
+    def _own(self, batches: Sequence[Batch]) -> Iterator[Batch]:
+        """What this process computes of `batches`: all rows, or its share where that has any."""
+        for batch in batches:
+            mine = self.ranks.share(batch) if self.ranks else batch
+            if len(mine.targets):
+                yield mine
 
     def _may_overflow(self) -> bool:
         """Whether the scaler will leave this step out and go on with a smaller scale."""

@@ -5,7 +5,18 @@ from __future__ import annotations
 from ..contracts import TrainRequest
 from ..errors import InvalidRequest
 
-__all__ = ["FIGURES", "SCRATCH", "SUPPORTED", "check", "check_architecture", "check_columns", "check_data", "check_metric", "check_scratch"]
+__all__ = [
+    "FIGURES",
+    "SCRATCH",
+    "SUPPORTED",
+    "check",
+    "check_architecture",
+    "check_columns",
+    "check_data",
+    "check_metric",
+    "check_processes",
+    "check_scratch",
+]
 
 # Objective -> the module whose `prepare(Preparation) -> Task` trains for it.
 SUPPORTED = {
@@ -34,6 +45,7 @@ OF_TEXTS = ("clean", "deduplicate")
 PLACED = ("token-classification", "question-answering")
 # Objectives that a model can learn from texts alone, and so from nothing.
 SCRATCH = ("masked-lm", "causal-lm")
+WHOLE = ("sentence-embedding",)  # objectives whose loss of a row depends on the other rows of its batch
 
 
 def check_architecture(request: TrainRequest) -> None:
@@ -93,6 +105,24 @@ def check_metric(request: TrainRequest) -> None:
             f"the evaluation of `{request.model.objective}` has no figure `{stopping.metric}`",
             field="model_train.early_stopping.metric",
             remedy=f"Use one of: {', '.join(('loss', 'accuracy', *known))}.",
+        )
+
+
+def check_processes(request: TrainRequest) -> None:
+    """Raise InvalidRequest for processes that cannot share the training."""
+    if request.model_train.processes == 1:
+        return
+    if request.search:
+        raise InvalidRequest(
+            "the trials of a search are processes already",
+            field="model_train.processes",
+            remedy="Leave it out, and set how many run at once with `search.parallel`.",
+        )
+    if request.model.objective in WHOLE:
+        raise InvalidRequest(
+            f"`{request.model.objective}` compares all rows of a batch with each other, so that no process can do with a share of them",
+            field="model_train.processes",
+            remedy="Leave it out.",
         )
 
 

@@ -235,6 +235,15 @@ def test_the_command_records_one_task_and_prints_what_runs_it(home, kind, tmp_pa
     assert not Tasks(shared()).documents.find("tasks", {"outbox_pending": True}, limit=9)  # no JobSink starts a Job of its own
 
 
+@pytest.mark.parametrize("kind", ["job", "trainjob"])
+def test_a_training_has_as_many_pods_as_its_request_has_processes(home, kind):
+    ran = CliRunner().invoke(app, ["render", kind, "--request", local(model_train={"processes": 3})])
+    assert ran.exit_code == 0, ran.output
+    spec = list(yaml.safe_load_all(ran.stdout))[-1]["spec"]
+    pods = {"job": lambda: (spec["completions"], spec["parallelism"]), "trainjob": lambda: (spec["trainer"]["numNodes"],) * 2}
+    assert pods[kind]() == (3, 3)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"dataset": {"path": "absent.jsonl", "storage_type": "local"}}, {"search": {**SEARCH, "metric": "loss"}}],

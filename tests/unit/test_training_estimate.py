@@ -17,7 +17,8 @@ from mlaas.testing.tiny_checkpoints import write_checkpoint, write_rows
 from mlaas.training import estimate
 from mlaas.training.estimate import BACKWARD, Estimate, Shape
 from mlaas.training.optimization import Compute
-from mlaas.training.progress import Report
+from mlaas.training.preparing import prepared
+from mlaas.training.progress import Meter, Report
 from mlaas.training.run import Sources, train
 
 CPU = Compute(torch.device("cpu"))
@@ -75,6 +76,20 @@ def test_half_precision_halves_activations_and_adds_a_copy_of_the_weights() -> N
     full = estimate.estimate(LARGE, 10, 10, Shape(rows=8, tokens=8), ModelTrain(), CPU, "")
     assert half.activations < 0.55 * full.activations
     assert half.weights == full.weights + 20
+
+
+def test_processes_that_share_a_machines_memory_are_each_counted(tmp_path: Path) -> None:
+    one = of(ModelTrain())
+    assert one.of(3).needed == 3 * one.needed
+    assert one.of(3).available == one.available
+    computing, report = Compute(torch.device("cpu")), Meter(report=lambda report: None)
+    sources = Sources(checkpoint=write_checkpoint(tmp_path / "tiny"), tokenizer=None, table=write_rows(tmp_path / "rows.jsonl"))
+    request = {"model": {"path": "t", "objective": "text-classification"}, "dataset": {"path": "r"}, "model_save": {"path": "s"}}
+    needed = []
+    for ranks in ((1, 1), (2, 2), (2, 1)):
+        prepared(parse(TrainRequest, request), sources, report, computing, ranks)
+        needed.append((report.estimate or {})["needed"])
+    assert needed[1] > 1.9 * needed[0] > 1.9 * needed[2]
 
 
 def test_what_cannot_fit_by_far_is_refused_and_what_may_not_fit_is_said() -> None:

@@ -69,6 +69,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option()] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Processes that share each batch (1).")] = None,
     save: Annotated[str | None, typer.Option(help="Where the model is published: PATH (local) or s3:BUCKET/KEY.")] = None,
     name: Annotated[str | None, typer.Option(help="The catalog name; the last part of --save by default.")] = None,
     licence: Annotated[str | None, typer.Option(help="The model's licence, e.g. apache-2.0; the base model's by default.")] = None,
@@ -82,7 +83,8 @@ def train(
         | given(objective=objective, architecture=architecture),
         "dataset": (place(dataset) if dataset else {})
         | given(text_column=text_column, label_column=label_column, pair_column=pair_column, train_test_split=split),
-        "model_train": given(epochs=epochs, batch_size=batch_size) | ({"optimizer": {"init_lr": learning_rate}} if learning_rate else {}),
+        "model_train": given(epochs=epochs, batch_size=batch_size, processes=processes)
+        | ({"optimizer": {"init_lr": learning_rate}} if learning_rate else {}),
         "model_save": (place(save) if save else {}) | given(name=name, licence=licence),
     }
     for part, change in changes.items():

@@ -123,10 +123,10 @@ class First:
 
 
 class Other:
-    """Any other rank at the meeting. When the first one ends or is gone, this process exits."""
+    """Any other rank at the meeting. When the first one ends or is gone, this process exits, by `end` with its status."""
 
-    def __init__(self, store: Store, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, store: Store, rank: int, size: int, end: Callable[[int], object] = os._exit) -> None:
+        self.rank, self.size, self._end = rank, size, end
         self._store, self._beating = PrefixStore("mlaas", store), PrefixStore("mlaas", store.clone())
         self._beating.set_timeout(STORE_SECONDS)
         threading.Thread(target=self._watch, daemon=True).start()
@@ -154,16 +154,16 @@ class Other:
         time.sleep(SILENCE + LEAVING)
 
     def _watch(self) -> None:
-        beat = _Beat()
-        while True:
+        beat, status = _Beat(), None
+        while status is None:
             try:
                 self._beating.add(f"beat/{self.rank}", 1)
                 if self._beating.check(["ended"]):
                     status = int(self._beating.get("ended"))
                     self._beating.set(f"gone/{self.rank}", "")
-                    os._exit(status)
-                if beat.silent(self._beating.add("beat/0", 0)):
-                    os._exit(GAVE_UP)
+                elif beat.silent(self._beating.add("beat/0", 0)):
+                    status = GAVE_UP
             except RuntimeError:  # the store went with the first rank
-                os._exit(GAVE_UP)
+                status = GAVE_UP
             time.sleep(BEAT_SECONDS / 4)
+        self._end(status)

@@ -130,7 +130,7 @@ def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(
     task_id = accepted(request, folder)
     with started(folder, *launcher) as process:
         alone = of_one_process(place, tmp_path, asked(objective, **more))
-        assert process.wait(120) == 0
+        assert process.wait(300) == 0
     task = Tasks(shared()).get(task_id)
     assert task["task_status"] == "succeeded", task.get("error")
     assert losses(task["history"]) == pytest.approx(losses(alone.history), abs=1e-4)
@@ -150,7 +150,7 @@ def test_a_training_whose_first_process_is_killed_leaves_nobody_behind_and_goes_
     task_id = accepted(asked(**long, processes=2), folder)
     steps = steps_of(task_id)
     with started(folder) as process:
-        until(lambda: steps() >= 2, 120, "the second step")
+        until(lambda: steps() >= 2, 300, "the second step")
         children = others(process)
         process.kill()
         process.wait()
@@ -159,7 +159,7 @@ def test_a_training_whose_first_process_is_killed_leaves_nobody_behind_and_goes_
     until(lambda: not any(map(running, children)), 20, "the end of the other process")
     with started(folder) as again:
         alone = of_one_process(place, tmp_path, asked(**long))
-        assert again.wait(120) == 0
+        assert again.wait(300) == 0
     task = Tasks(shared()).get(task_id)
     assert task["task_status"] == "succeeded", task.get("error")
     resumed = next(line for line in said(folder) if line["event"] == "checkpoint.resumed")
@@ -173,7 +173,7 @@ def test_a_training_whose_second_process_is_killed_fails_within_a_minute_and_say
     folder = tmp_path / "job"
     task_id = accepted(asked(epochs=1000, processes=2), folder)
     with started(folder) as process:
-        until(lambda: steps_of(task_id)() >= 2, 120, "the second step")
+        until(lambda: steps_of(task_id)() >= 2, 300, "the second step")
         (second,) = others(process)
         os.kill(second, signal.SIGKILL)
         assert process.wait(60) == 0

@@ -87,7 +87,7 @@ def test_processes_that_share_a_machines_memory_are_each_counted(tmp_path: Path)
     request = {"model": {"path": "t", "objective": "text-classification"}, "dataset": {"path": "r"}, "model_save": {"path": "s"}}
     needed = []
     for ranks in ((1, 1), (2, 2), (2, 1)):
-        prepared(parse(TrainRequest, request), sources, report, computing, ranks)
+        prepared(parse(TrainRequest, request), sources, report, computing, tmp_path, ranks)
         needed.append((report.estimate or {})["needed"])
     assert needed[1] > 1.9 * needed[0] > 1.9 * needed[2]
 

@@ -65,9 +65,7 @@ def prepared(
     check_exportable(checkpoint.config, str(request.model.objective))
     longest = max_length(request, checkpoint)
     _check_weights(checkpoint.config, request.model_train, computing, here)
-    task = prepare(
-        Preparation(request=request, checkpoint=checkpoint, table=sources.table, max_length=longest, tick=meter.tick, work=work)
-    )
+    task = prepare(Preparation(request=request, checkpoint=checkpoint, table=sources.table, max_length=longest, tick=meter.tick, work=work))
     adapter = _fitted_out(task, request.model_train)
     _check_memory(task, request, computing, meter, ranks)
     return Prepared(task=task, checkpoint=checkpoint, max_length=longest, adapter=adapter)

@@ -60,11 +60,11 @@ def prepared(
     size, here = ranks
     _check_rows(request.model_train, size)
     work.mkdir(parents=True, exist_ok=True)
-    check_room(work, sources.table)
     checkpoint = starting_point(request, sources, meter, work)
     check_exportable(checkpoint.config, str(request.model.objective))
     longest = max_length(request, checkpoint)
     _check_weights(checkpoint.config, request.model_train, computing, here)
+    check_room(work, sources.table)
     task = prepare(Preparation(request=request, checkpoint=checkpoint, table=sources.table, max_length=longest, tick=meter.tick, work=work))
     adapter = _fitted_out(task, request.model_train)
     _check_memory(task, request, computing, meter, ranks)

@@ -7,6 +7,7 @@ processor computes in bf16, else the plain CPU provider. One that does not load 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import metrics, timing
+from . import limits, metrics, timing
 from .batching import Batcher, Part, Work
 from .bundles import Bundle
 from .errors import InvalidRequest
@@ -173,9 +174,10 @@ def load(
 ) -> Model:
     """The bundle's model, ready to run. `tokenizer` (a tokenizer.json, or the folder that holds one) replaces the bundle's own.
 
-    `threads` is per session, 0 means one per core; `token_budget` counts the tokens of one batch, padding included; `batcher` says
-    how requests share batches. Raises InvalidRequest where the files are not a model that can be served. External data of a graph
-    are read from the graph's own folder only: ONNX Runtime refuses absolute paths, `..` and symbolic links that lead out of it.
+    `threads` is per session, 0 means one per core that the container may use; `token_budget` counts the tokens of one batch, padding
+    included; `batcher` says how requests share batches. Raises InvalidRequest where the files are not a model that can be served.
+    External data of a graph are read from the graph's own folder only: ONNX Runtime refuses absolute paths, `..` and symbolic links
+    that lead out of it.
     """
     with timing.span("load"):
         words = _open_tokenizer(tokenizer or bundle.tokenizer, bundle, own=tokenizer is None)
@@ -184,6 +186,8 @@ def load(
         # Counting n-grams is for the CPU, and probabilities of trees and linear models are not for bf16.
         candidates = [CPU] if _of_ngrams(bundle) else providers(onnxruntime.get_available_providers(), cpu_flags())
         session = _open_session(bundle, threads, candidates)
+        sharing = batcher or Batcher()
+        sharing.parallel = limits.cpus() if session.get_providers()[0] == CPU[0] else 1
         inputs = {node.name: node.type for node in session.get_inputs()}
         unknown = [name for name, kind in inputs.items() if (name not in _INPUTS and not name.startswith(_PAST)) or kind not in _DTYPES]
         if unknown or "input_ids" not in inputs:
@@ -199,7 +203,7 @@ def load(
             pad_id=_pad_id(words, bundle),
             token_budget=token_budget,
             session=session,
-            batcher=batcher or Batcher(),
+            batcher=sharing,
             past={node.name: (node.shape[1], node.shape[3]) for node in session.get_inputs() if node.name.startswith(_PAST)},
         )
 
@@ -230,7 +234,8 @@ def _open_session(bundle: Bundle, threads: int, candidates: Sequence[Provider]) 
     failures = (state.Fail, state.InvalidArgument, state.NoSuchFile, state.NoModel, state.EngineError, state.RuntimeException,
                 state.InvalidProtobuf, state.NotImplemented, state.InvalidGraph, state.EPFail, RuntimeError, ValueError)  # fmt: skip
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or _threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait in a loop: a third of shared cores
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3  # its warnings go to stderr unstructured
@@ -251,6 +256,11 @@ def _open_session(bundle: Bundle, threads: int, candidates: Sequence[Provider]) 
     raise _not_loadable(
         "its ONNX graph is damaged, incomplete or of a newer version", "Export the model to ONNX again and publish it anew."
     )
+
+
+def _threads() -> int:
+    """Threads of a session: what the container may use; 0, which lets ONNX Runtime count the cores, where that is the whole machine."""
+    return allowed if (allowed := limits.cpus()) < (os.cpu_count() or 1) else 0
 
 
 def _open_tokenizer(path: Path, bundle: Bundle, *, own: bool) -> tokenizers.Tokenizer | NgramTokenizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from . import bundles, engine, metrics, storage, timing
+from . import bundles, engine, limits, metrics, storage, timing
 from .batching import Batcher
 from .catalog import Catalog
 from .contracts import ModelRef, ModelVersion, TokenizerRef, VectorStoreRef
@@ -54,15 +55,20 @@ class LoadedStore:
 
 
 class Loaded(Generic[T]):
-    """A few loaded things, the least recently used given up first; each is loaded once however many ask at the same time."""
+    """A few loaded things of `count` and `size` bytes together at the most, or a single one.
 
-    def __init__(self, kind: str, size: Callable[[], int]) -> None:
-        self._kind, self._size = kind, size
+    The least recently used is given up first; each is loaded once however many ask at the same time.
+    """
+
+    def __init__(self, kind: str, count: Callable[[], int], size: Callable[[], int] = lambda: 0) -> None:
+        self._kind, self._count, self._size = kind, count, size
+        self._bytes: dict[Hashable, int] = {}
         self._items: OrderedDict[Hashable, T] = OrderedDict()
         self._locks: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, load: Callable[[], T]) -> T:
+    def get(self, key: Hashable, load: Callable[[], T], size: int = 0) -> T:
+        """What is loaded under `key`, or what `load` gives, which is about `size` bytes large."""
         with self._lock:
             if key in self._items:
                 self._items.move_to_end(key)
@@ -76,27 +82,38 @@ class Loaded(Generic[T]):
                     return self._items[key]
             metrics.CACHE_REQUESTS.add(f"{self._kind}s", "miss")
             started = time.perf_counter()
+            with self._lock:
+                self._make_room(key, size)  # before it is loaded: both at once may be more than there is memory for
             try:
                 item = load()
             except BaseException:
                 with self._lock:
                     self._locks.pop(key, None)
+                    self._bytes.pop(key, None)
                 raise
             metrics.LOAD_SECONDS.observe(time.perf_counter() - started, self._kind)
             with self._lock:
                 self._items[key] = item
                 self._locks.pop(key, None)
-                while len(self._items) > self._size():
-                    self._items.popitem(last=False)
             return item
+
+    def _make_room(self, key: Hashable, size: int) -> None:
+        """Give up what has to go for another `size` bytes; what is being loaded counts as well."""
+        limit = self._size() or math.inf
+        self._bytes[key] = size
+        while self._items and (len(self._bytes) > self._count() or sum(self._bytes.values()) > limit):
+            oldest, _ = self._items.popitem(last=False)
+            del self._bytes[oldest]
 
     def clear(self) -> None:
         """Give everything up."""
         with self._lock:
+            for key in self._items:
+                self._bytes.pop(key, None)
             self._items.clear()
 
 
-_models: Loaded[engine.Model] = Loaded("model", lambda: current().loaded_models)
+_models: Loaded[engine.Model] = Loaded("model", lambda: current().loaded_models, lambda: current().loaded_bytes or limits.memory() // 2)
 _stores: Loaded[VectorStore] = Loaded("store", lambda: current().loaded_models)
 
 
@@ -125,6 +142,7 @@ def load(
                 token_budget=settings.token_budget,
                 batcher=Batcher(wait=settings.batch_wait_ms / 1000, limit=settings.queue_seconds),
             ),
+            size=sum(file.stat().st_size for file in bundle.graph.parent.glob(f"{bundle.graph.name}*")),
         )
     return LoadedModel(model, ModelVersion(digest=bundle.digest, objective=bundle.objective, name=located.name, version=located.version))
 

@@ -21,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from cloudevents.http import CloudEvent
 
-from . import batching, events, logs, metrics, references, timing, tracing
+from . import callers, events, logs, metrics, references, timing, tracing
 from .contracts import Contract, parse
 from .errors import (
     Conflict,
@@ -96,7 +96,7 @@ class Function(Generic[R, S]):
             return _json(self.describe(), 200)
         started = time.perf_counter()
         with timing.record() as spans, self._span(request, spans.get("queue", 0.0)) as span, logs.bound(capability=self.capability):
-            with batching.caller(_caller(request, spans.get("queue", 0.0))):
+            with callers.caller(_caller(request, spans.get("queue", 0.0))):
                 response, line = self._respond(request, spans)
             self._account(line, time.perf_counter() - started, spans)
             span.attributes |= {"http.response.status_code": response[1], "mlaas.outcome": line["outcome"]}
@@ -218,14 +218,14 @@ class Function(Generic[R, S]):
         return problem_response(error), line
 
 
-def _caller(request: Any, waited: float) -> batching.Caller:
+def _caller(request: Any, waited: float) -> callers.Caller:
     """Who asked: whether they hang up, as the server sees it, and how long they wait, as Envoy (Knative's ingress) says it."""
     try:
         seconds = float(request.headers.get(TIMEOUT, "")) / 1000
     except ValueError:
         seconds = math.inf
     gone = request.environ.get("waitress.client_disconnected", lambda: False)
-    return batching.Caller(gone=gone, deadline=time.monotonic() + seconds - waited, waited=waited)
+    return callers.Caller(gone=gone, deadline=time.monotonic() + seconds - waited, waited=waited)
 
 
 def _final(error: MlaasError) -> bool:

@@ -141,8 +141,13 @@ class Settings:
     host: str = _setting("MLAAS_HOST", "0.0.0.0", str, "Address a function and the relay listen on.")  # noqa: S104 - a pod is reached from outside
     threads: int = _setting("MLAAS_THREADS", 4, int, "Requests a function answers at once.")
     waiting: int = _setting("MLAAS_WAITING", 256, int, "Requests that may wait for a thread; further ones get 429 with Retry-After.")
-    compute_threads: int = _setting("MLAAS_COMPUTE_THREADS", 0, int, "Threads of one ONNX Runtime session; 0 means one per core.")
+    compute_threads: int = _setting(
+        "MLAAS_COMPUTE_THREADS", 0, int, "Threads of one ONNX Runtime session; 0 means one per core that the container may use."
+    )
     loaded_models: int = _setting("MLAAS_LOADED_MODELS", 4, int, "Models one process keeps loaded.")
+    loaded_bytes: int = _setting(
+        "MLAAS_LOADED_BYTES", 0, int, "Bytes that their graphs may have together, or one alone; 0 means half of the container's memory."
+    )
     preload_model: str | None = _setting(
         "MLAAS_PRELOAD_MODEL", None, str, 'JSON of a `model` to load before the function is ready, e.g. {"name": "infn-structures"}.'
     )

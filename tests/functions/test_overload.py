@@ -9,7 +9,7 @@ from pathlib import Path
 import requests
 from test_serve_process import SLOW, serving, wait_for
 
-from mlaas import batching, engine, models, runtime
+from mlaas import batching, callers, engine, models, runtime
 from mlaas.contracts import ModelRef
 from mlaas.settings import Settings
 
@@ -49,7 +49,7 @@ def test_a_caller_takes_the_ingress_timeout_and_what_was_waited(client_of, home:
     seen = []
 
     def run(self, work):
-        seen.append(batching._caller.get())
+        seen.append(callers.current())
         return [batching.Part(list(range(len(work.rows))), *work.compute(work.rows))]
 
     monkeypatch.setattr(batching.Batcher, "run", run)

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlaas import batching, metrics
-from mlaas.batching import Batcher, Caller, Part, Work
+from mlaas import batching, callers, metrics
+from mlaas.batching import Batcher, Part, Work
+from mlaas.callers import Caller
 from mlaas.errors import Overloaded, Unavailable
 
 BUDGET = 100
@@ -73,6 +74,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def waiting(batcher: Batcher[Row], count: int) -> None:
+    """Until so many requests wait to be computed."""
     until(lambda: len(batcher._jobs) == count)
 
 
@@ -91,9 +93,9 @@ requests = st.lists(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, BUD
 
 
 @settings(max_examples=60, deadline=None)
-@given(asked=requests)
-def test_each_request_gets_its_own_rows_back_whatever_it_shared_a_batch_with(asked: list[list[Row]]) -> None:
-    graph, batcher = Graph(), Batcher[Row]()
+@given(asked=requests, parallel=st.integers(1, 3))
+def test_each_request_gets_its_own_rows_back_whatever_it_shared_a_batch_with(asked: list[list[Row]], parallel: int) -> None:
+    graph, batcher = Graph(), Batcher[Row](parallel=parallel)
     with while_busy(graph, batcher) as pool:
         found = [pool.submit(batcher.run, work(graph, rows)) for rows in asked]
     for rows, future in zip(asked, found, strict=True):
@@ -118,7 +120,7 @@ def test_requests_that_come_while_a_batch_runs_share_the_next_one() -> None:
     with while_busy(graph, batcher) as pool:
         for number in range(5):
             pool.submit(batcher.run, work(graph, [(number, 10)]))
-        waiting(batcher, 6)
+        waiting(batcher, 5)
     assert [len(batch) for batch in graph.batches] == [1, 5]
     assert metrics.BATCH_REQUESTS._sums[()] - before.get((), 0.0) == 6
 
@@ -128,7 +130,7 @@ def test_requests_for_other_outputs_and_texts_of_other_lengths_do_not_share_a_ba
     with while_busy(graph, batcher) as pool:
         for number, (length, key) in enumerate([(2, "logits"), (2, "vector"), (90, "logits")]):
             pool.submit(batcher.run, work(graph, [(number, length)], key))
-        waiting(batcher, 4)
+        waiting(batcher, 3)
     assert sorted(graph.batches[1:]) == [[(0, 2)], [(1, 2)], [(2, 90)]]
 
 
@@ -137,7 +139,7 @@ def test_a_request_whose_batch_fails_runs_alone_so_that_only_the_bad_one_fails()
     with while_busy(graph, batcher) as pool:
         good = [pool.submit(batcher.run, work(graph, [(number, 10)])) for number in range(3)]
         bad = pool.submit(batcher.run, work(graph, [(-1, 10)]))
-        waiting(batcher, 5)
+        waiting(batcher, 4)
     for number, future in enumerate(good):
         put_together(future.result(10), [(number, 10)])
     with pytest.raises(BadRow):
@@ -157,7 +159,7 @@ def test_the_others_are_answered_when_the_thread_that_runs_their_batch_is_ended(
         first = pool.submit(batcher.run, Work(rows=[(1, 5)], lengths=[5], budget=BUDGET, key="logits", compute=ended))
         assert graph.began.wait(10)
         others = [pool.submit(batcher.run, work(graph, [(number, 5)])) for number in range(2)]
-        waiting(batcher, 3)
+        waiting(batcher, 2)
         graph.open.set()
         for number, future in enumerate(others):
             put_together(future.result(10), [(number, 5)])
@@ -174,11 +176,24 @@ def test_requests_share_no_batches_where_that_is_turned_off() -> None:
         put_together(future.result(10), [(number, 10)])
 
 
+def test_as_many_batches_run_at_once_as_the_hardware_computes_well_side_by_side() -> None:
+    graph, batcher = Graph(), Batcher[Row](parallel=3)
+    with while_busy(graph, batcher) as pool:
+        found = [pool.submit(batcher.run, work(graph, [(number, 10)])) for number in range(2)]
+        until(lambda: len(graph.batches) == 3)  # nobody waits for the first
+        found += [pool.submit(batcher.run, work(graph, [(number, 10)])) for number in range(2, 8)]
+        waiting(batcher, 6)
+    for number, future in enumerate(found):
+        put_together(future.result(10), [(number, 10)])
+    assert len(graph.batches[3]) == 2  # an even share of six for each of three
+    assert sum(map(len, graph.batches)) == 9
+
+
 def test_a_lone_request_waits_for_nobody() -> None:
     graph, batcher = Graph(), Batcher[Row](wait=5)
     graph.open.set()
     started = time.monotonic()
-    with batching.caller(Caller()):
+    with callers.caller(Caller()):
         batcher.run(work(graph, [(1, 5)]))
     assert time.monotonic() - started < 2
 
@@ -186,20 +201,20 @@ def test_a_lone_request_waits_for_nobody() -> None:
 def test_a_batch_waits_for_a_request_that_has_come_in_but_for_a_bounded_time() -> None:
     graph, batcher = Graph(), Batcher[Row](wait=0.02)
     graph.open.set()
-    with batching.caller(Caller()):  # comes in and asks for no batch
+    with callers.caller(Caller()):  # comes in and asks for no batch
         started = time.monotonic()
-        with batching.caller(Caller()):
+        with callers.caller(Caller()):
             batcher.run(work(graph, [(1, 5)]))
         assert time.monotonic() - started >= 0.015
 
 
 def test_a_batch_that_waits_is_joined_by_what_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "READ_SECONDS", 10)  # also on a machine that stands still for a while
+    monkeypatch.setattr(callers, "READ_SECONDS", 10)  # also on a machine that stands still for a while
     graph, batcher = Graph(), Batcher[Row](wait=5)
     graph.open.set()
 
     def ask(number: int, ready: threading.Event) -> list[Part]:
-        with batching.caller(Caller()):
+        with callers.caller(Caller()):
             arrived.wait(10)
             assert ready.wait(10)
             return batcher.run(work(graph, [(number, 5)]))
@@ -216,7 +231,7 @@ def test_a_batch_that_waits_is_joined_by_what_comes_in(monkeypatch: pytest.Monke
 
 
 def asked_by(caller: Caller, batcher: Batcher[Row], graph: Graph) -> list[Part]:
-    with batching.caller(caller):
+    with callers.caller(caller):
         return batcher.run(work(graph, [(3, 10)]))
 
 
@@ -238,7 +253,7 @@ def test_work_that_no_caller_waits_for_and_the_rest_of_an_admitted_request_are_n
     with while_busy(graph, batcher) as pool:
         found: list[Future[Any]] = [pool.submit(batcher.run, work(graph, [(3, 10)]))]
         found.append(pool.submit(asked_by, Caller(arriving=False), batcher, graph))
-        waiting(batcher, 3)
+        waiting(batcher, 2)
     for future in found:
         put_together(future.result(10), [(3, 10)])
 
@@ -260,7 +275,7 @@ def test_a_caller_who_left_frees_the_place(why: str) -> None:
         future = pool.submit(asked_by, left, batcher, graph)
         with pytest.raises(Unavailable, match="nobody waits"):
             future.result(10)
-        assert len(batcher._jobs) == 1
+        assert not batcher._jobs
     assert graph.batches == [[(1, 50)]]
 
 
@@ -268,7 +283,7 @@ def test_a_caller_who_left_before_their_turn_is_not_computed_for() -> None:
     graph, batcher = Graph(), Batcher[Row]()
     with pytest.raises(Unavailable, match="nobody waits"):
         asked_by(Caller(gone=lambda: True), batcher, graph)
-    assert (graph.batches, batcher._jobs, batcher._led) == ([], [], False)
+    assert (graph.batches, batcher._jobs, batcher._leaders) == ([], [], 0)
 
 
 def test_no_thread_is_started_and_none_is_left() -> None:
@@ -277,8 +292,8 @@ def test_no_thread_is_started_and_none_is_left() -> None:
     with while_busy(graph, batcher) as pool:
         for number in range(20):
             pool.submit(batcher.run, work(graph, [(number, 10)] * 9))
-        waiting(batcher, 21)
+        waiting(batcher, 20)
         started = {each.name for each in set(threading.enumerate()) - before}
     assert all(name.startswith("ThreadPoolExecutor") for name in started)
     assert set(threading.enumerate()) <= before
-    assert not batcher._led
+    assert batcher._leaders == 0

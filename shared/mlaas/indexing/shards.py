@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .. import jobs, storage, vector_store
+from .. import jobs, limits, storage, vector_store
 from ..errors import InvalidRequest, NotFound
 from ..settings import Settings, named
 from ..storage.manifests import read_json
@@ -136,7 +136,7 @@ class Shards:
         if self.settings.completion_index is not None:
             yield {}
             return
-        threads = str(max(1, (os.cpu_count() or 1) // self.number))
+        threads = str(max(1, limits.cpus() // self.number))
         started = {}
         try:
             for shard in range(1, self.number):

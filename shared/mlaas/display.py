@@ -232,6 +232,21 @@ def catalog(found: Mapping[str, tuple[Sequence[Mapping[str, Any]], Mapping[str, 
     console.print(table)
 
 
+def entries(page: Mapping[str, Any], as_json: bool) -> None:
+    """A row for each entry that was found."""
+    if as_json:
+        json_(page)
+        return
+    table = _table("name", "task", "latest", "aliases", "tags", "visibility", "downloads", "served", "updated")
+    for one in page["items"]:
+        pointing = ", ".join(f"{alias}={version}" for alias, version in sorted(one["aliases"].items()))
+        seen = (one["visibility"], str(one["downloads"]), str(one["served"]), one["updated"][:16])
+        table.add_row(one["name"], one["task"] or "", one["latest"], pointing, ", ".join(one["tags"]), *seen)
+    console.print(table)
+    if page["next"]:
+        note(f"{page['total']} in all; the next page: --cursor {page['next']}")
+
+
 def follow(get: Callable[[str], dict[str, Any]], task_id: str, as_json: bool) -> dict[str, Any]:
     """Show the progress of a task until it ends; the task as it ended."""
     with progress_bar(disable=as_json) as bar:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -48,3 +50,33 @@ def test_all_kinds_are_listed_and_another_one_is_refused_with_their_names(catalo
     assert [one["name"] for one in listed["datasets"]["versions"]] == ["rows"]
     assert {"models", "indexes", "datasets"} == set(listed)
     assert "models, indexes, datasets" in mlaas("--kind", "pictures").stderr
+
+
+def test_a_folder_is_pushed_found_and_made_public(catalog: Catalog, home: Settings, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.csv").write_text("text,label\nINFN Pisa,PI\n")
+    pushed = mlaas("push", "datasets", "rows", str(tmp_path / "rows"), "--tag", "infn", "--licence", "cc0-1.0", "--json")
+    assert (pushed.exit_code, json.loads(pushed.stdout)["count"]) == (0, 1), pushed.output
+    assert mlaas("edit", "rows", "--kind", "datasets", "--visibility", "public", "--description", "Affiliations").exit_code == 0
+    listed = json.loads(mlaas("list", "affiliations", "--kind", "datasets", "--tag", "infn", "--json").stdout)
+    assert [(one["name"], one["visibility"], one["licence"]) for one in listed["items"]] == [("rows", "public", "cc0-1.0")]
+    assert "rows" in mlaas("list", "--kind", "datasets").stdout
+    shutil.rmtree(home.artefacts / "uploads")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list", "--sort", "colour"),
+        ("edit", "birds"),
+        ("edit", "birds", "--visibility", "secret"),
+        ("edit", "nobody", "--owner", "ada"),
+        ("push", "models", "birds", "README.md"),
+        ("push", "indexes", "birds", "README.md"),
+        ("push", "datasets", "Birds!", "README.md"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_a_remedy(catalog: Catalog, arguments: tuple[str, ...]) -> None:
+    refused = mlaas(*arguments)
+    assert refused.exit_code == 3, refused.output
+    assert len(refused.stderr.strip().splitlines()) >= 2

@@ -107,14 +107,8 @@ class Operation:
 
 def list_entries(asked: Asked) -> Answer:
     query: schemas.ListQuery = asked.query
-    wanted = listing.Query(
-        text=query.q,
-        tags=tuple(query.tag),
-        order=query.sort,
-        **{name: getattr(query, name) for name in ("task", "licence", "language", "precision", "owner", "visibility")},
-    )
     page = listing.search(
-        asked.catalog.documents, asked.kind, wanted, readable=asked.principal.may_read, limit=query.limit, cursor=query.cursor
+        asked.catalog.documents, asked.kind, query.wanted(), readable=asked.principal.may_read, limit=query.limit, cursor=query.cursor
     )
     pointing = asked.catalog.aliases(asked.kind)
     items = [shown.entry(one.entry, one.usage, pointing.get(one.entry.name, {})) for one in page.found]
@@ -164,23 +158,10 @@ def upload_version(asked: Asked) -> Answer:
     said: schemas.UploadQuery = asked.query
     if asked.catalog.versions(asked.kind, asked.name, limit=1):
         asked.entry()
-    about = uploads.About(
-        entry={
-            **{name: value for name in ("owner", "description", "licence") if (value := getattr(said, name))},
-            "tags": said.tag,
-            "languages": said.language,
-            "visibility": said.visibility,
-        },
-        task=said.task,
-        licence=said.licence,
-        parent=_reference(said.parent),
-        dataset=_reference(said.dataset),
-        by=asked.principal.name,
-    )
     with jobs.workspace(asked.settings) as folder:
         file = folder / said.filename
         received.receive(flask.request, file, asked.settings.upload_bytes)
-        done = uploads.take(asked.kind, asked.name, file, about, asked.settings)
+        done = uploads.take(asked.kind, asked.name, file, said.about(), asked.settings)
     where = shown.href(asked.kind, asked.name)
     if done.version is None:
         answer = schemas.Uploaded(status="pending", task_id=done.task_id, href=where)
@@ -189,11 +170,6 @@ def upload_version(asked: Asked) -> Answer:
         answer = schemas.Uploaded(status="published", version=number, href=f"{where}/versions/{number}")
     status = 201 if done.version else 202
     return flask.Response(answer.model_dump_json(exclude_none=True), status, {"Location": answer.href}, content_type="application/json")
-
-
-def _reference(text: str | None) -> dict[str, str] | None:
-    name, _, version = (text or "").partition(":")
-    return {"name": name, "version": version} if name else None
 
 
 def delete_version(asked: Asked) -> Answer:

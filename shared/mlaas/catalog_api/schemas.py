@@ -8,15 +8,17 @@ from pydantic import Field
 
 from ..catalog import Kind
 from ..catalog.entries import Visibility
-from ..catalog.listing import Order
-from ..contracts import Contract, Licence
+from ..catalog.listing import Order, Query
+from ..contracts import Contract, Licence, Name
 from ..objectives import Objective
+from .uploads import About
 
 __all__ = [
     "AliasShown",
     "AliasTarget",
     "AliasesShown",
     "EntryChange",
+    "EntryName",
     "EntryPage",
     "EntryShown",
     "FileShown",
@@ -56,6 +58,11 @@ class ListQuery(Contract):
     sort: Order = "hotness"
     limit: Limit = 20
     cursor: Cursor | None = None
+
+    def wanted(self) -> Query:
+        """What the catalog is searched for."""
+        same = ("task", "licence", "language", "precision", "owner", "visibility")
+        return Query(text=self.q, tags=tuple(self.tag), order=self.sort, **{name: getattr(self, name) for name in same})
 
 
 class PageQuery(Contract):
@@ -189,6 +196,28 @@ class UploadQuery(Contract):
     visibility: Visibility = "institute"
     parent: Version | None = Field(None, description="The model that it was made from, as NAME:VERSION.")
     dataset: Version | None = Field(None, description="The data set that it was trained on, as NAME:VERSION.")
+
+    def about(self) -> About:
+        """What the version, and the entry where there is none yet, say of themselves."""
+        entry = {name: value for name in ("owner", "description", "licence") if (value := getattr(self, name))}
+        return About(
+            entry={**entry, "tags": self.tag, "languages": self.language, "visibility": self.visibility},
+            task=self.task,
+            licence=self.licence,
+            parent=_reference(self.parent),
+            dataset=_reference(self.dataset),
+        )
+
+
+def _reference(text: str | None) -> dict[str, str] | None:
+    name, _, version = (text or "").partition(":")
+    return {"name": name, "version": version} if name else None
+
+
+class EntryName(Contract):
+    """What something may be called."""
+
+    name: Name
 
 
 class Uploaded(Contract):

@@ -39,7 +39,6 @@ class About:
     licence: str | None = None
     parent: Mapping[str, str] | None = None
     dataset: Mapping[str, str] | None = None
-    by: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import catalog, events, platform, predict, render, status, work
+from . import catalog_entries, events, platform, predict, render, status, work
 
 __all__ = ["app", "main"]
 
@@ -28,7 +28,7 @@ app = typer.Typer(
 for group in (platform, status, predict, work, events):
     app.add_typer(group.app)
 app.add_typer(work.tasks_app, name="tasks")
-app.add_typer(catalog.catalog_app, name="catalog")
+app.add_typer(catalog_entries.catalog_app, name="catalog")
 app.add_typer(events.events_app, name="events")
 app.add_typer(render.render_app, name="render")
 

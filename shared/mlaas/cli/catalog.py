@@ -17,7 +17,7 @@ from ..storage.presigned import LONGEST
 from ..storage.staged import version_of
 from .options import Json, open_catalog, says_why
 
-__all__ = ["catalog_app"]
+__all__ = ["Kind", "catalog_app", "kinds"]
 
 Version = Annotated[str | None, typer.Option(help="The latest by default.")]
 Alias = Annotated[str | None, typer.Option(help="The version that this alias points to.")]
@@ -35,14 +35,14 @@ def catalog(
 ) -> None:
     """List what there is with their versions and aliases."""
     if context.invoked_subcommand is None:
-        display.catalog({kind: (open_catalog().versions(kind), open_catalog().aliases(kind)) for kind in _kinds(kind)}, as_json)
+        display.catalog({kind: (open_catalog().versions(kind), open_catalog().aliases(kind)) for kind in kinds(kind)}, as_json)
 
 
 @catalog_app.command("show", epilog="Example: mlaas catalog show infn-structures")
 @says_why
 def catalog_show(name: str, version: Version = None, kind: Kind = "models", as_json: Json = False) -> None:
     """Show an entry."""
-    display.entry(open_catalog().resolve(_kinds(kind)[0], name, revision=version), as_json)
+    display.entry(open_catalog().resolve(kinds(kind)[0], name, revision=version), as_json)
 
 
 @catalog_app.command("card", epilog="Example: mlaas catalog card infn-structures --alias production")
@@ -69,7 +69,7 @@ def catalog_card(
 @says_why
 def catalog_alias(name: str, alias: str, version: str, kind: Kind = "models", as_json: Json = False) -> None:
     """Let an alias point to a version."""
-    entry = open_catalog().set_alias(_kinds(kind)[0], name, alias, version)
+    entry = open_catalog().set_alias(kinds(kind)[0], name, alias, version)
     display.said(f"{name}@{alias} is version {entry['version']}", entry, as_json)
 
 
@@ -77,7 +77,7 @@ def catalog_alias(name: str, alias: str, version: str, kind: Kind = "models", as
 @says_why
 def catalog_rollback(name: str, alias: str, kind: Kind = "models", as_json: Json = False) -> None:
     """Let an alias point to the version before; once more, to the one before that."""
-    entry = open_catalog().roll_back(_kinds(kind)[0], name, alias)
+    entry = open_catalog().roll_back(kinds(kind)[0], name, alias)
     display.said(f"{name}@{alias} is version {entry['version']} again", entry, as_json)
 
 
@@ -85,7 +85,7 @@ def catalog_rollback(name: str, alias: str, kind: Kind = "models", as_json: Json
 @says_why
 def catalog_delete(name: str, version: str, kind: Kind = "models", as_json: Json = False) -> None:
     """Delete a version that nothing depends on; its files stay in the storage."""
-    entry = open_catalog().delete(_kinds(kind)[0], name, version)
+    entry = open_catalog().delete(kinds(kind)[0], name, version)
     display.said(f"version {version} of {name} is deleted", entry, as_json)
 
 
@@ -100,7 +100,7 @@ def catalog_links(
     as_json: Json = False,
 ) -> None:
     """Make links with which anybody can download the files of an entry, without credentials. For entries on S3."""
-    entry = open_catalog().resolve(_kinds(kind)[0], name, alias=alias, revision=version)
+    entry = open_catalog().resolve(kinds(kind)[0], name, alias=alias, revision=version)
     display.links(storage.links(entry["path"], entry["storage_type"], settings=current(), seconds=_seconds(expires)), as_json)
 
 
@@ -115,7 +115,7 @@ def catalog_download(
     as_json: Json = False,
 ) -> None:
     """Copy the files of an entry into a folder, verified."""
-    entry = open_catalog().resolve(_kinds(kind)[0], name, alias=alias, revision=version)
+    entry = open_catalog().resolve(kinds(kind)[0], name, alias=alias, revision=version)
     to = to or Path(f"{entry['name']}-{entry['version']}")
     with display.transfer(f"downloading {name}", disable=as_json) as progress:
         storage.download(entry["path"], entry["storage_type"], to, settings=current(), progress=progress)
@@ -158,7 +158,8 @@ def _seconds(text: str) -> int:
     return seconds
 
 
-def _kinds(kind: str | None) -> list[CatalogKind]:
+def kinds(kind: str | None) -> list[CatalogKind]:
+    """The kind that is named, or all. Raises InvalidRequest."""
     if kind and kind not in KINDS:
         raise InvalidRequest(f"there is no kind `{kind}`", field="--kind", remedy=f"Use {', '.join(KINDS)}.")
     return [one for one in KINDS if kind in (None, one)]

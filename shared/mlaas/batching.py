@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batcher", "Part", "Work", "groups"]
 
-PADDING = 64  # tokens of padding that cost less than another call of the graph
+PADDING = 16  # tokens of padding that cost less than another call of the graph: on a CPU little, on a GPU much more
 LOOK_SECONDS = 0.2  # between two looks whether a waiting caller is still there
 RATE_TOKENS = 256  # a smaller batch says more about the cost of a call than about the pace
 RATE_KEPT = 0.8  # how much of the measured pace outlives a batch
@@ -89,11 +89,12 @@ class Batcher(Generic[T]):
 
     `wait` (seconds) is how long a batch may be held for requests that have come in and are still being read; none is held
     where there are none. With a `wait` of 0 requests share no batches. A request that would wait longer than `limit` (seconds), at
-    the pace that was measured, is refused. `parallel` batches are computed at once.
+    the pace that was measured, is refused. `parallel` batches are computed at once,
+    with so much `padding` (tokens) as costs less than another call of the graph.
     """
 
-    def __init__(self, *, wait: float = 0.003, limit: float = math.inf, parallel: int = 1) -> None:
-        self.parallel = parallel
+    def __init__(self, *, wait: float = 0.003, limit: float = math.inf, parallel: int = 1, padding: int = PADDING) -> None:
+        self.parallel, self.padding = parallel, padding
         self._wait, self._limit = wait, limit
         self._changed = threading.Condition()
         self._jobs: list[_Job[T]] = []  # all that have pending rows, in the order of their arrival
@@ -111,7 +112,7 @@ class Batcher(Generic[T]):
         if self._wait and by_length:
             self._share(job)
         alone = job.failed or job.pending
-        for group in groups([work.lengths[index] for index in alone], work.budget):
+        for group in groups([work.lengths[index] for index in alone], work.budget, self.padding):
             indices = [alone[place] for place in group]
             job.parts.append(Part(indices, *work.compute([work.rows[index] for index in indices])))
         return job.parts
@@ -200,7 +201,7 @@ class Batcher(Generic[T]):
                     rows += [(each, index) for index in each.pending]
                     share -= each.tokens
             first = (job, job.pending[0])
-            found = groups([each.work.lengths[index] for each, index in rows], job.work.budget)
+            found = groups([each.work.lengths[index] for each, index in rows], job.work.budget, self.padding)
             batch = next(batch for group in found if first in (batch := [rows[place] for place in group]))
             for each, index in batch:
                 each.pending.remove(index)
@@ -250,16 +251,16 @@ class Batcher(Generic[T]):
                 self._tokens, self._seconds = RATE_KEPT * self._tokens + tokens, RATE_KEPT * self._seconds + seconds
 
 
-def groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def groups(lengths: Sequence[int], budget: int, padding: int = PADDING) -> Iterator[list[int]]:
     """Indices of `lengths`, shortest first, in groups whose size times longest length stays within `budget`; a group has one at least.
 
-    A group also ends where a longer row would add more padding than another call of the graph costs.
+    A group also ends where a longer row would make its padding more than `padding` tokens and an eighth.
     """
     group: list[int] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         padded = (len(group) + 1) * lengths[index]
-        if group and (padded > budget or padded - tokens - lengths[index] > PADDING + tokens // 4):
+        if group and (padded > budget or padded - tokens - lengths[index] > padding + tokens // 8):
             yield group
             group, tokens = [], 0
         group.append(index)

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 OUTPUT_BYTES = 256 * 1024**2  # of one batch's widest output: a row per token and a column per vocabulary entry adds up fast
 OPENVINO_BF16 = '{"CPU":{"INFERENCE_PRECISION_HINT":"bf16"}}'  # the JSON text itself, not the path of a file that holds it
 BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+DEVICE_PADDING = 256  # tokens that an accelerator computes in the time of a call
 PAD_TOKENS = ("[PAD]", "<pad>")
 
 Provider = tuple[str, dict[str, str]]
@@ -187,7 +188,10 @@ def load(
         candidates = [CPU] if _of_ngrams(bundle) else providers(onnxruntime.get_available_providers(), cpu_flags())
         session = _open_session(bundle, threads, candidates)
         sharing = batcher or Batcher()
-        sharing.parallel = limits.cpus() if session.get_providers()[0] == CPU[0] else 1
+        if session.get_providers()[0] == CPU[0]:
+            sharing.parallel = limits.cpus()
+        else:
+            sharing.padding = DEVICE_PADDING
         inputs = {node.name: node.type for node in session.get_inputs()}
         unknown = [name for name, kind in inputs.items() if (name not in _INPUTS and not name.startswith(_PAST)) or kind not in _DTYPES]
         if unknown or "input_ids" not in inputs:

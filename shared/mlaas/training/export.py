@@ -16,6 +16,7 @@ from ..errors import InvalidRequest, MlaasError
 from . import longformer
 from .batches import Batch, collator, encoded
 from .checkpoints import Checkpoint, load_model, open_checkpoint
+from .external_weights import put_beside
 from .licence import licence_of
 from .parity import compare, sample
 from .quiet import quiet
@@ -136,7 +137,7 @@ def serving(objective: str, labels: tuple[str, ...], max_length: int) -> Serving
 
 
 def write_graph(model: Any, tokenizer: Any, objective: str, folder: Path, max_length: int) -> None:
-    """Write model.onnx, config.json and the tokenizer's files into `folder`. `model` is moved to the CPU."""
+    """Write model.onnx (large weights beside it), config.json and the tokenizer's files into `folder`. `model` is moved to the CPU."""
     from optimum.exporters.onnx import export as export_onnx
     from optimum.exporters.tasks import TasksManager
 
@@ -152,6 +153,7 @@ def write_graph(model: Any, tokenizer: Any, objective: str, folder: Path, max_le
         with longformer.exportable(model):
             export_onnx(model, settings, folder / "model.onnx", device="cpu")
         settings.post_process_exported_models(folder, {"model": (model, settings)}, ["model.onnx"])  # stores tied weights once
+        put_beside(folder / "model.onnx")
     except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError) as error:
         raise ExportError(
             f"a model of type {model.config.model_type} cannot be exported to ONNX for `{objective}`",

@@ -42,6 +42,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 HOST = os.environ.get("MLAAS_TEST_HOST", "10.250.0.1")
 OVERLAY = Path(os.environ.get("MLAAS_TEST_OVERLAY", "eventing/overlays/lab"))
+TOKEN = "of the cluster tests alone"  # noqa: S105
 CHECKS = pytest.StashKey[dict[str, Check]]()
 STARTED = pytest.StashKey[float]()
 
@@ -231,7 +232,7 @@ def _settings(made: Settings) -> dict[str, str | None]:
 
 def _secret(made: Settings) -> dict[str, Any]:
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    data = {"MLAAS_DOCUMENTS": made.documents_url, **{name: os.environ[name] for name in names}}
+    data = {"MLAAS_DOCUMENTS": made.documents_url, "MLAAS_TOKEN": TOKEN, **{name: os.environ[name] for name in names}}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mlaas"}, "stringData": data}
 
 
@@ -253,3 +254,9 @@ def trainings_into(stores: Settings) -> Callable[[str], list[dict[str, Any]]]:
         return [task for task in tasks if task["request"]["model_save"]["path"] == f"{BUCKET}/models/{name}"]
 
     return found
+
+
+@pytest.fixture
+def token(cluster: Cluster) -> str:
+    """What opens the catalog of this installation."""
+    return TOKEN

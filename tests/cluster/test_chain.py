@@ -90,6 +90,16 @@ def test_bad_input_by_http_gets_a_problem_that_names_the_field(cluster: Cluster)
     assert answer.json()["field"].startswith("predict_input.input_text")
 
 
+@pytest.mark.cluster("the catalog over HTTP: nothing of the institute's without the token, every model with it")
+def test_the_catalog_opens_with_its_token(cluster: Cluster, token: str) -> None:
+    with cluster.session("catalog") as session:
+        closed = session.get(f"{cluster.ingress}/v1/models", timeout=120)
+        opened = session.get(f"{cluster.ingress}/v1/models", headers={"Authorization": f"Bearer {token}"}, timeout=120)
+    assert closed.status_code == opened.status_code == 200
+    assert "infn-structures" not in closed.text
+    assert "infn-structures" in opened.text
+
+
 @pytest.mark.cluster("train by event to a version, index by its success, search on it")
 def test_a_training_by_event_builds_the_index_and_both_serve(cluster: Cluster, events_of: EventClient, check: Check) -> None:
     event = events.new("train", training("birds", index_after=[INDEX]), source="/cluster")

@@ -42,7 +42,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 HOST = os.environ.get("MLAAS_TEST_HOST", "10.250.0.1")
 OVERLAY = Path(os.environ.get("MLAAS_TEST_OVERLAY", "eventing/overlays/lab"))
-TOKEN = "of the cluster tests alone"  # noqa: S105
+TOKEN = "cluster-tests"
 CHECKS = pytest.StashKey[dict[str, Check]]()
 STARTED = pytest.StashKey[float]()
 

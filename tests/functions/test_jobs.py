@@ -87,7 +87,10 @@ def test_an_index_job_publishes_a_version_that_search_serves_and_owes_its_event(
 def test_an_index_of_a_pinned_model_version_follows_nothing(home: Settings, documents: Path, tmp_path: Path) -> None:
     pinned = INDEX | {"model": {"name": "minilm", "revision": "1"}}
     assert run("mlaas.indexing", accepted("index", pinned, tmp_path / "job")[1]) == 0
-    assert Catalog(shared()).resolve("indexes", "new")["count"] == 3
+    entry = Catalog(shared()).resolve("indexes", "new")
+    assert entry["count"] == 3
+    assert [one["name"] for one in entry["columns"]] == ["id", "text", "field"]
+    assert entry["preview"][0] == {"id": "syn-1", "text": ABSTRACTS[0][1], "field": "hep-ex"}
     assert "new" not in {entry["name"] for entry in Catalog(shared()).followers("minilm")}
 
 

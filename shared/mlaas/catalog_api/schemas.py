@@ -171,8 +171,8 @@ class VersionShown(VersionSummary):
     dimension: int | None = None
     index_types: list[str] = Field([])
     recall: float | None = None
-    columns: list[dict[str, Any]] = Field([], description="Name and type of each column of a data set.")
-    preview: list[dict[str, Any]] = Field([], description="The first rows of a data set.")
+    columns: list[dict[str, Any]] = Field([], description="Name and type of each column of a data set; of an index: id, text and metadata.")
+    preview: list[dict[str, Any]] = Field([], description="The first rows of a data set, or documents of an index.")
     has_card: bool = False
     path: str
     storage_type: str

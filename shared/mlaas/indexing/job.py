@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from .. import jobs, storage, vector_store
 from ..catalog import Catalog, Overtaken, name_of
+from ..catalog.columns import Columns
 from ..contracts import IndexRequest, IndexUpdate, parse
 from ..documents import shared
 from ..errors import Unavailable
@@ -18,6 +19,7 @@ from .source import Source
 __all__ = ["build"]
 
 UPDATES_AT_ONCE = 20
+LOOKED_AT = 100  # documents whose metadata say what an index can be filtered by
 
 
 def build(job: jobs.Job) -> dict[str, Any]:
@@ -81,6 +83,7 @@ def _published(job: jobs.Job, source: Source, folder: Path, manifest: vector_sto
 
 def _publish(job: jobs.Job, request: IndexRequest, folder: Path, manifest: vector_store.Manifest, after: str | None) -> dict[str, Any]:
     save = request.vector_store_save
+    looked = _looked(folder)
     path = storage.publish(folder, save.path, save.storage_type, manifest.digest[:16], settings=job.settings)
     entry = Catalog(shared(job.settings)).publish(
         "indexes",
@@ -93,6 +96,8 @@ def _publish(job: jobs.Job, request: IndexRequest, folder: Path, manifest: vecto
             "dimension": manifest.dimension,
             "index_types": manifest.index_types,
             "recall": manifest.measured_recall,
+            "columns": looked.columns,
+            "preview": looked.preview,
             "model_digest": manifest.model_digest,
             "model_name": None if request.model.revision else request.model.name,  # a pinned version has nothing to follow
             "request": job.run.request,
@@ -101,6 +106,15 @@ def _publish(job: jobs.Job, request: IndexRequest, folder: Path, manifest: vecto
         after=after,
     )
     return _result(entry, manifest.count, manifest.model)
+
+
+def _looked(folder: Path) -> Columns:
+    """The ids, texts and metadata of some documents, to be shown."""
+    looked = Columns()
+    with closing(vector_store.VectorStore.open(folder)) as store:
+        for document in store.head(LOOKED_AT):
+            looked.add({"id": document.id, "text": document.text, **document.metadata})
+    return looked
 
 
 def _result(entry: dict[str, Any], count: int, model: dict[str, Any]) -> dict[str, Any]:

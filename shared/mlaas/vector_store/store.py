@@ -17,6 +17,7 @@ from .faiss_files import check, size_of
 from .filters import Filter
 from .fusion import Place
 from .manifest import Manifest
+from .rows import Document
 from .segment import Segment
 
 __all__ = ["VectorStore"]
@@ -48,6 +49,14 @@ class VectorStore:
         """Close the database connections of all threads; no search may be under way."""
         for segment in self.segments:
             segment.close()
+
+    def head(self, count: int) -> list[Document]:
+        """Some documents of the store, `count` at the most: the first of each segment."""
+        found: list[Document] = []
+        for segment in self.segments:
+            rows = range(segment.record.count) if segment.live is None else np.flatnonzero(segment.live).tolist()
+            found += [document for _, document in sorted(segment.documents(rows[: count - len(found)]).items())]
+        return found
 
     def require_model(self, digest: str) -> None:
         """Raise InvalidRequest unless the model with `digest` embedded this store: other models' vectors mean something else."""

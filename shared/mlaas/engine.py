@@ -1,13 +1,15 @@
 """ONNX Runtime: a bundle becomes a model that turns texts into arrays, in batches that hold a bounded number of tokens.
 
 NVIDIA's provider is taken where the installed ONNX Runtime has it, else OpenVINO in bf16 where that is installed and the
-processor computes in bf16, else the plain CPU provider. One that does not load gives way to the next.
+processor computes in bf16, else the plain CPU provider. One that does not load gives way to the next. OpenVINO takes long to load:
+where a caller waits, the plain CPU provider answers until it is ready.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import limits, metrics, timing
+from . import callers, limits, metrics, provider_switch, timing
 from .batching import Batcher, Part, Work
 from .bundles import Bundle
 from .errors import InvalidRequest
@@ -32,9 +34,9 @@ __all__ = ["Batch", "Encoded", "Model", "cpu_flags", "load", "providers"]
 log = logging.getLogger(__name__)
 
 OUTPUT_BYTES = 256 * 1024**2  # of one batch's widest output: a row per token and a column per vocabulary entry adds up fast
+OPENVINO = "OpenVINOExecutionProvider"
 OPENVINO_BF16 = '{"CPU":{"INFERENCE_PRECISION_HINT":"bf16"}}'  # the JSON text itself, not the path of a file that holds it
 BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
-DEVICE_PADDING = 256  # tokens that an accelerator computes in the time of a call
 PAD_TOKENS = ("[PAD]", "<pad>")
 
 Provider = tuple[str, dict[str, str]]
@@ -70,6 +72,12 @@ class Model:
     session: onnxruntime.InferenceSession = field(repr=False)
     past: dict[str, tuple[int, int]] = field(default_factory=dict)
     batcher: Batcher[Encoded] = field(default_factory=Batcher, repr=False)
+    faster: list[onnxruntime.InferenceSession] = field(default_factory=list, repr=False)
+
+    @property
+    def computing(self) -> onnxruntime.InferenceSession:
+        """The session that computes from now on: the one that loaded fastest, until a faster one is ready."""
+        return self.faster[-1] if self.faster else self.session
 
     def encode(self, texts: Sequence[str], *, pairs: Sequence[str] | None = None, offsets: bool = False) -> list[Encoded]:
         """The texts as tokens, each with its text of `pairs` if they are given, cut to the model's maximum length.
@@ -121,7 +129,7 @@ class Model:
     def _compute(self, names: Sequence[str], batch: Sequence[Encoded]) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
         feed, mask = self._feed(batch)
         _count(*mask.shape)
-        return self.session.run(list(names), feed), mask
+        return self.computing.run(list(names), feed), mask
 
     def empty_past(self, rows: int) -> dict[str, NDArray[Any]]:
         """What a language model has read before the first token: nothing, (rows, heads, 0, width) for each of its inputs."""
@@ -186,19 +194,20 @@ def load(
 
         # Counting n-grams is for the CPU, and probabilities of trees and linear models are not for bf16.
         candidates = [CPU] if _of_ngrams(bundle) else providers(onnxruntime.get_available_providers(), cpu_flags())
-        session = _open_session(bundle, threads, candidates)
+        later = [each for each in candidates if each[0] == OPENVINO] if callers.current() and len(candidates) == 2 else []
+        session = _open_session(bundle, threads, [CPU] if later else candidates)
         sharing = batcher or Batcher()
         if session.get_providers()[0] == CPU[0]:
             sharing.parallel = limits.cpus()
         else:
-            sharing.padding = DEVICE_PADDING
+            sharing.padding = provider_switch.DEVICE_PADDING
         inputs = {node.name: node.type for node in session.get_inputs()}
         unknown = [name for name, kind in inputs.items() if (name not in _INPUTS and not name.startswith(_PAST)) or kind not in _DTYPES]
         if unknown or "input_ids" not in inputs:
             raise _not_loadable(
                 "the graph takes other inputs than a text encoder's", f"Export a graph with the inputs {', '.join(_INPUTS)}."
             )
-        return Model(
+        model = Model(
             bundle=bundle,
             tokenizer=words,
             provider=session.get_providers()[0],
@@ -210,6 +219,9 @@ def load(
             batcher=sharing,
             past={node.name: (node.shape[1], node.shape[3]) for node in session.get_inputs() if node.name.startswith(_PAST)},
         )
+    if later and not model.past:
+        threading.Thread(target=provider_switch.move, args=(model, lambda: _open_session(bundle, threads, later)), daemon=True).start()
+    return model
 
 
 def providers(available: Iterable[str], cpu_flags: Iterable[str]) -> list[Provider]:
@@ -217,8 +229,8 @@ def providers(available: Iterable[str], cpu_flags: Iterable[str]) -> list[Provid
     chosen: list[Provider] = []
     if "CUDAExecutionProvider" in (available := set(available)):
         chosen.append(("CUDAExecutionProvider", {}))
-    if "OpenVINOExecutionProvider" in available and not BF16_FLAGS.isdisjoint(cpu_flags):
-        chosen.append(("OpenVINOExecutionProvider", {"device_type": "CPU", "load_config": OPENVINO_BF16}))
+    if OPENVINO in available and not BF16_FLAGS.isdisjoint(cpu_flags):
+        chosen.append((OPENVINO, {"device_type": "CPU", "load_config": OPENVINO_BF16}))
     return [*chosen, CPU]
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import flask
 
-from . import http_server, logs, metrics, timing, trace_export
+from . import callers, http_server, logs, metrics, timing, trace_export
 from .contracts import ModelRef, parse
 from .errors import MlaasError, NotFound, Overloaded, Unavailable
 from .runtime import problem_response
@@ -218,7 +218,8 @@ def _get_ready(state: State, settings: Settings, imported: float) -> None:
         try:
             from . import models
 
-            models.load(parse(ModelRef, json.loads(settings.preload_model)), settings=settings).model.warm_up()
+            with callers.caller(callers.Caller()):
+                models.load(parse(ModelRef, json.loads(settings.preload_model)), settings=settings).model.warm_up()
             break
         except (MlaasError, ValueError) as error:
             log.warning("model.not_loaded", extra={"fields": {"reason": getattr(error, "detail", "MLAAS_PRELOAD_MODEL is not JSON")}})

@@ -1,9 +1,11 @@
 """The engine on tiny models, with the real ONNX Runtime."""
 
+import contextlib
 import dataclasses
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +15,7 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer, processors
 
-from mlaas import classifier, engine, timing
+from mlaas import callers, classifier, engine, provider_switch, timing
 from mlaas.errors import InvalidRequest
 from mlaas.testing import tiny_models
 
@@ -248,6 +250,71 @@ def test_many_threads_get_the_answers_that_one_gets(model):
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: classifier.classify(model, TEXTS, 4), range(64)))
     assert all(answer == alone for answer in answers)
+
+
+class Other:
+    """A session that answers as another one does, with `error` added to each number."""
+
+    def __init__(self, session, error):
+        self.session, self.error, self.runs = session, np.float32(error), 0
+
+    def run(self, names, feed):
+        self.runs += 1
+        return [values + np.linspace(0, self.error, values.shape[-1], dtype=np.float32) for values in self.session.run(names, feed)]
+
+    def get_providers(self):
+        return ["OtherExecutionProvider"]
+
+
+def test_a_model_moves_to_a_faster_session_while_it_answers(bundle):
+    model = engine.load(bundle)
+    alone = classifier.classify(model, TEXTS, 4)
+    other = Other(model.session, 1e-4)
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(classifier.classify, model, TEXTS, 4) for _ in range(100)]
+        assert provider_switch.move(model, lambda: other)
+        answers += [pool.submit(classifier.classify, model, TEXTS, 4) for _ in range(100)]
+    assert other.runs > 100 / 8
+    for answer in answers:
+        for given, expected in zip(answer.result(), alone, strict=True):
+            assert {one.label: one.score for one in given.scores} == pytest.approx(
+                {one.label: one.score for one in expected.scores}, abs=provider_switch.SAME
+            )
+
+
+@pytest.mark.parametrize("error", [0.1, np.nan])
+def test_a_model_stays_where_the_faster_session_gives_other_answers(bundle, error, caplog):
+    model = engine.load(bundle)
+    assert not provider_switch.move(model, lambda: Other(model.session, error))
+    assert model.computing is model.session
+    assert [record.message for record in caplog.records] == ["engine.not_moved"]
+
+
+def test_a_model_stays_where_the_faster_session_cannot_be_opened(bundle):
+    model = engine.load(bundle)
+    with pytest.warns(UserWarning, match="NotInstalled"):
+        assert not provider_switch.move(model, lambda: engine._open_session(bundle, 0, [("NotInstalledExecutionProvider", {})]))
+    assert classifier.classify(model, ["Frascati"])[0].label == "LNF"
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_only_where_a_caller_waits_does_a_model_answer_before_its_fastest_provider_is_ready(bundle, monkeypatch, waits):
+    asked, moved = [], threading.Event()
+    first = engine._open_session(bundle, 0, [engine.CPU])
+    monkeypatch.setattr(engine, "providers", lambda *_: [(engine.OPENVINO, {}), engine.CPU])
+    monkeypatch.setattr(
+        engine, "_open_session", lambda _bundle, _threads, candidates: asked.append([each[0] for each in candidates]) or first
+    )
+    monkeypatch.setattr(provider_switch, "move", lambda _model, open_session: open_session() and moved.set())
+    with callers.caller(callers.Caller()) if waits else contextlib.nullcontext():
+        engine.load(bundle)
+    assert moved.wait(10 if waits else 0.2) == waits
+    assert asked == ([[engine.CPU[0]], [engine.OPENVINO]] if waits else [[engine.OPENVINO, engine.CPU[0]]])
+
+
+def test_vectors_are_compared_at_length_one(tmp_path):
+    model = engine.load(tiny_models.embedder(tmp_path / "model"))
+    assert provider_switch.move(model, lambda: Other(model.session, 0))
 
 
 def test_loading_tokenizing_and_inference_are_timed(bundle):

@@ -30,11 +30,13 @@ import pytest
 
 from mlaas import settings
 from mlaas.client import DEAD_LETTERS, EVENTS, REQUESTS, EventClient
+from mlaas.errors import Unavailable
 from mlaas.settings import Settings
 from mlaas.testing import fault_table
 from mlaas.testing.cluster import Check, Cluster, unusable
 from mlaas.testing.homes import publish_tiny_models
 from mlaas.testing.mongo_server import MongoServer
+from mlaas.testing.processes import until
 from mlaas.testing.s3_server import BUCKET, S3Server, credentials, running_s3_server
 from mlaas.testing.tiny_checkpoints import write_checkpoint, write_rows
 
@@ -171,12 +173,24 @@ def cluster(stores: Settings) -> Iterator[Cluster]:
     _topics(stores.kafka)
     subprocess.run(["kubectl", "create", "namespace", found.namespace], check=True, capture_output=True)
     found.apply(_secret(stores))
-    found.apply(*_with_settings(rendered, _settings(stores)))
+    resources = _with_settings(rendered, _settings(stores))
+    until(lambda: _applied(found, resources), 120, "Knative's webhooks", every=5)
     for kind in ("ksvc", "broker", "trigger", "kafkasource", "jobsink", "deployment"):
         found.wait_ready(kind, 300)
     yield found
     if not os.environ.get("MLAAS_TEST_KEEP"):
         _remove(found)
+
+
+def _applied(found: Cluster, resources: list[dict[str, Any]]) -> bool:
+    """Whether the cluster took them; not while a webhook of Knative's is between two lives of its pod."""
+    try:
+        found.apply(*resources)
+    except Unavailable as error:
+        if "failed calling webhook" in str(error):
+            return False
+        raise
+    return True
 
 
 def _namespace(rendered: str) -> str:

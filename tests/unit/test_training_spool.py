@@ -171,7 +171,7 @@ def test_the_memory_of_rows_does_not_grow_with_their_size(tmp_path: Path) -> Non
 def test_rows_on_disk_train_to_the_losses_of_rows_in_memory(tmp_path: Path, objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlaas.contracts import TrainRequest, parse
     from mlaas.testing.tiny_checkpoints import write_checkpoint, write_rows
-    from mlaas.training import run
+    from mlaas.training import preparing, run
 
     write_checkpoint(tmp_path / "bert")
     table = write_rows(tmp_path / "rows.jsonl")
@@ -188,7 +188,7 @@ def test_rows_on_disk_train_to_the_losses_of_rows_in_memory(tmp_path: Path, obje
         return outcome.history["loss"], outcome.evaluation["loss"]
 
     on_disk = trained("disk")
-    prepare: Callable[..., Any] = run.prepare
+    prepare: Callable[..., Any] = preparing.prepare
 
     def held(preparation: Any) -> Any:
         task = prepare(preparation)
@@ -196,7 +196,7 @@ def test_rows_on_disk_train_to_the_losses_of_rows_in_memory(tmp_path: Path, obje
             _hold(side.ids if objective == "text-classification" else side)
         return task
 
-    monkeypatch.setattr(run, "prepare", held)
+    monkeypatch.setattr(preparing, "prepare", held)
     assert trained("memory") == on_disk
 
 

@@ -151,13 +151,13 @@ def rows(folder: Path, objective: str) -> dict[str, Any]:
 
 
 def measure_rows(before: Path | None) -> None:
-    """Measure each objective, with this code and with the package in the folder `before`."""
+    """Measure each objective, with this code and with that of the checkout `before`."""
     folder = Path(tempfile.mkdtemp())
     table = write_table(folder)
     found: dict[str, Any] = {"rows": ROWS, "table_mib": round(table.stat().st_size / 1024**2), "results": []}
     for objective in ("text-classification", "masked-lm"):
         for code, path in {"this": None, **({"before": before} if before else {})}.items():
-            environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {}), "TOKENIZERS_PARALLELISM": "true"}
+            environment = {**os.environ, **({"PYTHONPATH": str(path / "shared")} if path else {}), "TOKENIZERS_PARALLELISM": "true"}
             command = [sys.executable, __file__, "rows-of", str(folder), objective]
             done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
             found["results"].append({"objective": objective, "code": code, **json.loads(done.stdout)})

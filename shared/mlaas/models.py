@@ -67,8 +67,8 @@ class Loaded(Generic[T]):
         self._locks: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, load: Callable[[], T], size: int = 0) -> T:
-        """What is loaded under `key`, or what `load` gives, which is about `size` bytes large."""
+    def get(self, key: Hashable, load: Callable[[], T], size: Callable[[], int] = lambda: 0) -> T:
+        """What is loaded under `key`, or what `load` gives, which is about as many bytes large as `size` says; asked only then."""
         with self._lock:
             if key in self._items:
                 self._items.move_to_end(key)
@@ -83,7 +83,7 @@ class Loaded(Generic[T]):
             metrics.CACHE_REQUESTS.add(f"{self._kind}s", "miss")
             started = time.perf_counter()
             with self._lock:
-                self._make_room(key, size)  # before it is loaded: both at once may be more than there is memory for
+                self._make_room(key, size())  # before it is loaded: both at once may be more than there is memory for
             try:
                 item = load()
             except BaseException:
@@ -142,7 +142,7 @@ def load(
                 token_budget=settings.token_budget,
                 batcher=Batcher(wait=settings.batch_wait_ms / 1000, limit=settings.queue_seconds),
             ),
-            size=sum(file.stat().st_size for file in bundle.graph.parent.glob(f"{bundle.graph.name}*")),
+            size=lambda: sum(file.stat().st_size for file in bundle.graph.parent.glob(f"{bundle.graph.name}*")),
         )
     return LoadedModel(model, ModelVersion(digest=bundle.digest, objective=bundle.objective, name=located.name, version=located.version))
 

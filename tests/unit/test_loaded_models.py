@@ -14,7 +14,7 @@ def loaded(count: int = 10, size: int = 100) -> Loaded[str]:
 def reloads(cache: Loaded[str], key: str, size: int = 0) -> bool:
     """Whether `key` has to be loaded (again)."""
     calls: list[str] = []
-    cache.get(key, lambda: calls.append(key) or key, size)  # type: ignore[func-returns-value]
+    cache.get(key, lambda: calls.append(key) or key, lambda: size)  # type: ignore[func-returns-value]
     return bool(calls)
 
 
@@ -36,16 +36,16 @@ def test_the_least_recently_used_makes_room_in_number() -> None:
 
 def test_room_is_made_before_the_next_is_loaded() -> None:
     cache = loaded()
-    cache.get("a", lambda: "a", 60)
+    cache.get("a", lambda: "a", lambda: 60)
     held: list[int] = []
-    cache.get("b", lambda: held.append(len(cache._items)) or "b", 60)  # type: ignore[func-returns-value]
+    cache.get("b", lambda: held.append(len(cache._items)) or "b", lambda: 60)  # type: ignore[func-returns-value]
     assert held == [0]
 
 
 def test_one_that_is_larger_than_the_limit_is_loaded_alone() -> None:
     cache = loaded()
-    cache.get("a", lambda: "a", 10)
-    cache.get("big", lambda: "big", 1000)
+    cache.get("a", lambda: "a", lambda: 10)
+    cache.get("big", lambda: "big", lambda: 1000)
     assert list(cache._items) == ["big"]
     assert not reloads(cache, "big", 1000)
 
@@ -53,16 +53,16 @@ def test_one_that_is_larger_than_the_limit_is_loaded_alone() -> None:
 def test_what_could_not_be_loaded_takes_no_room() -> None:
     cache = loaded()
     with pytest.raises(ZeroDivisionError):
-        cache.get("bad", lambda: str(1 // 0), 90)
-    cache.get("a", lambda: "a", 60)
-    cache.get("b", lambda: "b", 40)
+        cache.get("bad", lambda: str(1 // 0), lambda: 90)
+    cache.get("a", lambda: "a", lambda: 60)
+    cache.get("b", lambda: "b", lambda: 40)
     assert list(cache._items) == ["a", "b"]
 
 
 def test_nothing_counts_after_all_was_given_up() -> None:
     cache = loaded()
-    cache.get("a", lambda: "a", 90)
+    cache.get("a", lambda: "a", lambda: 90)
     cache.clear()
-    cache.get("b", lambda: "b", 60)
-    cache.get("c", lambda: "c", 40)
+    cache.get("b", lambda: "b", lambda: 60)
+    cache.get("c", lambda: "c", lambda: 40)
     assert list(cache._items) == ["b", "c"]

@@ -22,7 +22,7 @@ from .errors import Overloaded, Unavailable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Batcher", "Part", "Work", "groups"]
+__all__ = ["Batcher", "Part", "Work", "grouped", "groups"]
 
 PADDING = 16  # tokens of padding that cost less than another call of the graph: on a CPU little, on a GPU much more
 LOOK_SECONDS = 0.2  # between two looks whether a waiting caller is still there
@@ -256,11 +256,23 @@ def groups(lengths: Sequence[int], budget: int, padding: int = PADDING) -> Itera
 
     A group also ends where a longer row would make its padding more than `padding` tokens and an eighth.
     """
+
+    def fits(rows: int, tokens: int, longer: int) -> bool:
+        padded = (rows + 1) * longer
+        return padded <= budget and padded - tokens - longer <= padding + tokens // 8
+
+    return grouped(lengths, fits)
+
+
+def grouped(lengths: Sequence[int], fits: Callable[[int, int, int], bool]) -> Iterator[list[int]]:
+    """Indices of `lengths`, shortest first, in groups of one or more.
+
+    `fits` is asked with a group's rows, its tokens and the next length whether that one is still of the group.
+    """
     group: list[int] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        padded = (len(group) + 1) * lengths[index]
-        if group and (padded > budget or padded - tokens - lengths[index] > padding + tokens // 8):
+        if group and not fits(len(group), tokens, lengths[index]):
             yield group
             group, tokens = [], 0
         group.append(index)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import callers, limits, metrics, provider_switch, timing
-from .batching import Batcher, Part, Work
+from .batching import Batcher, Part, Work, grouped
 from .bundles import Bundle
 from .errors import InvalidRequest
 from .ngrams import MODEL_TYPE, NgramTokenizer
@@ -330,16 +330,7 @@ def _portions(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
     What is computed but not yet taken is no more than that, and a request of many texts lets others in between its parts.
     """
-    portion: list[int] = []
-    tokens = 0
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if portion and tokens + lengths[index] > budget:
-            yield portion
-            portion, tokens = [], 0
-        portion.append(index)
-        tokens += lengths[index]
-    if portion:
-        yield portion
+    return grouped(lengths, lambda _rows, tokens, longer: tokens + longer <= budget)
 
 
 def _not_loadable(why: str, remedy: str) -> InvalidRequest:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import flask
 import parliament.server
 import pytest
 
-from mlaas import documents, models, serve, settings
+from mlaas import documents, http_server, models, serve, settings
 from mlaas.settings import Settings
 from mlaas.testing.homes import tiny_home
 from mlaas.testing.s3_server import S3Server, credentials, running_s3_server
@@ -42,6 +45,25 @@ def home(home_settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     yield settings.current()
     documents.shared().close()
     settings.current.cache_clear()
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[str], str]]:
+    """Serve a function over real HTTP, with the limits that it has by the settings, until the test ends: `served("catalog")` is its address."""
+    with ExitStack() as stack:
+        yield lambda name: stack.enter_context(_serving(serve.load_function(FUNCTIONS / name)))
+
+
+@contextmanager
+def _serving(function: ModuleType) -> Iterator[str]:
+    limits = function.routes.limits(settings.current()) if hasattr(function, "routes") else {}
+    server = http_server.create(serve.create_app(function, serve.State(ready=True)), host="127.0.0.1", port=0, threads=4, **limits)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.trigger.pull_trigger(server.close)
+    server.task_dispatcher.shutdown(timeout=2)
+    server.close()
 
 
 @pytest.fixture(params=["mlaas.serve", "parliament"])

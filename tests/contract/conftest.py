@@ -1,4 +1,4 @@
-"""Each document store, for the tests of what every one of them promises."""
+"""Each document store and each storage, for the tests of what every one of them promises."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from mlaas.documents import Documents, connect
+from mlaas.settings import Settings
 from mlaas.testing import mongo_server as mongo_server_
 from mlaas.testing.memory_documents import MemoryDocuments
+from mlaas.testing.s3_server import S3Server
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +39,17 @@ def documents(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Docume
     store = MemoryDocuments() if request.param == "memory" else connect(_url(request, tmp_path))
     yield store
     store.close()
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.services)])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each storage that files can be put into."""
+    return request.param
+
+
+@pytest.fixture
+def settings(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    if kind == "local":
+        return Settings(home=tmp_path / "home")
+    server: S3Server = request.getfixturevalue("s3_server")
+    return Settings(home=tmp_path / "home", s3_endpoint=server.endpoint)

@@ -11,22 +11,9 @@ import pytest
 from mlaas import storage
 from mlaas.errors import InvalidRequest
 from mlaas.settings import Settings
-from mlaas.testing.s3_server import BUCKET, S3Server
+from mlaas.testing.s3_server import BUCKET
 
 LARGE = 20 * 1024**2  # bytes: three parts on S3
-
-
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.services)])
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def settings(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    if kind == "local":
-        return Settings(home=tmp_path / "home")
-    server: S3Server = request.getfixturevalue("s3_server")
-    return Settings(home=tmp_path / "home", s3_endpoint=server.endpoint)
 
 
 @pytest.fixture

@@ -22,19 +22,6 @@ NAMES = (
 )
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.services)])
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def settings(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    if kind == "local":
-        return Settings(home=tmp_path / "home")
-    server: S3Server = request.getfixturevalue("s3_server")
-    return Settings(home=tmp_path / "home", s3_endpoint=server.endpoint)
-
-
 @pytest.fixture
 def at(kind: str, settings: Settings, tmp_path: Path) -> str:
     """A folder with the files of NAMES, each of one row: its name."""

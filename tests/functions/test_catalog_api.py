@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
 
-from mlaas import events, http_server, serve, settings, storage
+from mlaas import events, settings, storage
 from mlaas.catalog import Catalog, usage
 from mlaas.catalog_api.events import flush
 from mlaas.catalog_api.operations import OPERATIONS
@@ -32,15 +31,8 @@ def catalog(home: Settings, monkeypatch: pytest.MonkeyPatch) -> Catalog:
 
 
 @pytest.fixture
-def url(catalog: Catalog) -> Iterator[str]:
-    app = serve.create_app(serve.load_function(FUNCTION), serve.State(ready=True))
-    server = http_server.create(app, host="127.0.0.1", port=0, threads=4)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.trigger.pull_trigger(server.close)
-    server.task_dispatcher.shutdown(timeout=2)
-    server.close()
+def url(catalog: Catalog, served: Callable[[str], str]) -> str:
+    return served("catalog")
 
 
 def names(answer: requests.Response) -> list[str]:

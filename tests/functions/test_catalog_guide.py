@@ -6,14 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mlaas import http_server, serve, settings, storage
+from mlaas import settings, storage
 from mlaas.catalog import Catalog
 from mlaas.documents import shared
 from mlaas.settings import Settings
@@ -23,20 +22,13 @@ COMMANDS = re.findall(r"^    (curl .*)$", (ROOT / "docs" / "catalog.md").read_te
 
 
 @pytest.fixture
-def url(home: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def url(home: Settings, monkeypatch: pytest.MonkeyPatch, served: Callable[[str], str]) -> str:
     monkeypatch.setenv("MLAAS_TOKEN", "t")
     settings.current.cache_clear()
     catalog = Catalog(shared())
     first = catalog.resolve("models", "physics-lm")
     catalog.publish("models", "physics-lm", "another", {name: first[name] for name in ("path", "storage_type", "objective")})
-    function = serve.load_function(ROOT / "functions" / "catalog")
-    server = http_server.create(serve.create_app(function, serve.State(ready=True)), host="127.0.0.1", port=0, threads=4)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.trigger.pull_trigger(server.close)
-    server.task_dispatcher.shutdown(timeout=2)
-    server.close()
+    return served("catalog")
 
 
 def catalog_model(home: Settings) -> Path:

@@ -10,9 +10,8 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import pytest
 import requests
 from transformers import BertForMaskedLM
 
-from mlaas import http_server, models, serve, settings, storage
+from mlaas import models, settings, storage
 from mlaas.catalog import Catalog
 from mlaas.contracts import ModelRef
 from mlaas.documents import shared
@@ -35,19 +34,11 @@ ROWS = b"text,label\nINFN Frascati,LNF\nINFN Pisa,PI\n"
 
 
 @pytest.fixture
-def url(home: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def url(home: Settings, monkeypatch: pytest.MonkeyPatch, served: Callable[[str], str]) -> Iterator[str]:
     monkeypatch.setenv("MLAAS_TOKEN", "t")
     monkeypatch.setenv("MLAAS_UPLOAD_BYTES", str(8 * 1024**2))
     settings.current.cache_clear()
-    function = serve.load_function(FUNCTION)
-    limits = function.routes.limits(settings.current())
-    server = http_server.create(serve.create_app(function, serve.State(ready=True)), host="127.0.0.1", port=0, threads=4, **limits)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.trigger.pull_trigger(server.close)
-    server.task_dispatcher.shutdown(timeout=2)
-    server.close()
+    yield served("catalog")
     shutil.rmtree(home.artefacts / "uploads", ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .. import limits
 from ..errors import InvalidRequest
 from ..settings import named
 
@@ -29,7 +30,7 @@ class Launched:
     @property
     def threads(self) -> int:
         """Threads of each."""
-        return max(1, len(os.sched_getaffinity(0)) // self.size)
+        return max(1, limits.cpus() // self.size)
 
     def start(self) -> None:
         """Start the processes; what they write goes where this one's standard error goes."""

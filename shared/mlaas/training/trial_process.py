@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, Protocol
 
+from .. import limits
 from ..contracts import TrainRequest
 from .trials import Trial
 
@@ -70,7 +70,7 @@ class Processes:
             "out": str(out),
             "folder": str(folder),
             "draft": self.draft_of(self.task_id, trial.number),
-            "threads": max(1, len(os.sched_getaffinity(0)) // self.parallel),
+            "threads": max(1, limits.cpus() // self.parallel),
             "provenance": {"trial": trial.number, "parameters": dict(trial.parameters)},
         }
         file = folder / "trial.json"

@@ -50,8 +50,9 @@ base-image: ## Make a base for them from Debian's packages, without a registry; 
 docs: $(READY) ## Write docs/reference from the contract and the settings
 	$(BIN)/python -m mlaas.reference docs/reference
 
-bench: $(READY) ## Measure the cold start against torch + transformers
-	$(BIN)/python bench/cold_start.py
+bench: $(READY) ## Measure side by side what the platform is compared with, about an hour; writes bench/results.md
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python bench $(ARGS)
 
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) build

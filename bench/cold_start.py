@@ -24,7 +24,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import machine
 import requests
 
 ROOT = Path(__file__).parent.parent
@@ -113,6 +115,12 @@ def function(home: Path, port: int) -> float:
         process.wait()
 
 
+def table(record: dict[str, Any]) -> str:
+    """What `record` says, as Markdown."""
+    rows = [[way, value, record["ratios"].get(way, 1)] for way, value in record["medians"].items()]
+    return machine.markdown(["from process start to the first correct answer", "s (median)", "times faster than torch"], rows)
+
+
 def main() -> int:
     """Measure, print, record; 1 if the ONNX path is not ten times faster."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -138,7 +146,7 @@ def main() -> int:
     for way, value in medians.items():
         ratio = f", {ratios[way]} times faster than torch + transformers" if way in ratios else ""
         print(f"{way:9} {value:6.3f} s from process start to the first correct answer (median of {options.rounds}){ratio}")
-    record = {"command": "python bench/cold_start.py", "cores": os.cpu_count(), "seconds": seconds, "medians": medians, "ratios": ratios}
+    record = {"command": machine.command(), **machine.described(), "seconds": seconds, "medians": medians, "ratios": ratios}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(record, indent=2) + "\n")
     return 0 if ratios["onnx"] >= 10 else 1

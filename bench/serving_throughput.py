@@ -180,6 +180,13 @@ def largest_difference(servers: dict[str, Server], requests: Bodies) -> float:
     return max(abs(a - b) for number in range(64) for a, b in zip(found["alone"][number], found["merged"][number], strict=True))
 
 
+def table(record: dict[str, Any]) -> str:
+    """What `record` says, as Markdown."""
+    names = ["threads", "connections", "texts", "way", "requests_per_second", "p50_ms", "p99_ms", "cpu_ms_per_text", "ratio"]
+    titles = ["threads", "connections", "texts", "way", "requests/s", "p50 ms", "p99 ms", "CPU ms per text", "times alone"]
+    return machine.markdown(titles, [[row.get(name) for name in names] for row in record["rows"]])
+
+
 def main() -> int:
     """Measure, print, record; 1 if an answer depends on what shares its batch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

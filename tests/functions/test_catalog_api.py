@@ -12,7 +12,7 @@ import requests
 from mlaas import events, settings, storage
 from mlaas.catalog import Catalog, usage
 from mlaas.catalog_api.events import flush
-from mlaas.catalog_api.operations import OPERATIONS
+from mlaas.catalog_api.interface import OPERATIONS
 from mlaas.documents import shared
 from mlaas.settings import Settings
 

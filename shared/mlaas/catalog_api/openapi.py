@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from .. import __version__
-from ..catalog import KINDS
-from . import schemas
-from .operations import OPERATIONS, Operation
+from ..catalog import KINDS, contracts
+from .interface import OPERATIONS
+from .operations import Operation
 
 __all__ = ["document"]
 
@@ -23,6 +23,7 @@ _PATH: dict[str, dict[str, Any]] = {
     "alias": _NAME,
     "version": {"type": "string", "pattern": "^([1-9][0-9]{0,8}|latest)$"},
     "file": {"type": "string", "minLength": 1, "description": "Its slashes may stand as they are."},
+    "task": {"type": "string", "minLength": 1, "maxLength": 200},
 }
 _CONDITION = [
     {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": why}
@@ -36,7 +37,7 @@ _CONDITION = [
 @lru_cache(maxsize=1)
 def document() -> dict[str, Any]:
     """The whole description."""
-    models = {model for one in OPERATIONS for model in (one.body, one.answer) if model} | {schemas.Problem}
+    models = {model for one in OPERATIONS for model in (one.body, one.answer) if model} | {contracts.Problem}
     by_name = sorted(models, key=lambda model: model.__name__)
     _, defined = models_json_schema([(model, _mode(model)) for model in by_name], ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
@@ -47,7 +48,8 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "The catalog of ML-AAS",
             "version": __version__,
-            "description": "Models, vector stores and data sets: their versions, aliases and files. Reading what is public needs no token.",
+            "description": "Models, vector stores and data sets: their versions, aliases and files; tasks and their events. "
+            "Reading what is public needs no token.",
         },
         "paths": paths,
         "components": {
@@ -71,7 +73,7 @@ def _operation(one: Operation) -> dict[str, Any]:
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(one.body)}}}
     if one.upload:
         described["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
-    if one.changes:
+    if one.changes or one.private:
         described["security"] = [{"token": []}]
     return described
 
@@ -101,7 +103,7 @@ def _responses(one: Operation) -> dict[str, Any]:
     usual = 200 if one.answer or one.media != "application/json" else 204
     said: dict[str, Any] = {str(status): done for status in good or [usual]}
     said |= {str(status): {"description": "Elsewhere, in part, or as it was."} for status in one.statuses if status < 400 and not good}
-    problem = {"description": "A problem.", "content": {"application/problem+json": {"schema": _ref(schemas.Problem)}}}
+    problem = {"description": "A problem.", "content": {"application/problem+json": {"schema": _ref(contracts.Problem)}}}
     return said | {str(status): problem for status in sorted(problems)}
 
 

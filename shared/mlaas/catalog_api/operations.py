@@ -1,4 +1,4 @@
-"""The operations of the REST interface: one table, which the routes and the OpenAPI description are made from."""
+"""The operations on the catalog: one table, which the routes and the OpenAPI description are made from."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import flask
 from pydantic import BaseModel
 
 from .. import jobs
-from ..catalog import KINDS, Catalog, Kind, aliases, listing, usage
+from ..catalog import KINDS, Catalog, Kind, aliases, contracts, listing, usage
 from ..catalog.entries import Entry
 from ..catalog.kinds import NOUNS
 from ..contracts import Contract
 from ..errors import InvalidRequest, NotFound, Outdated
 from ..settings import Settings
-from . import files, received, schemas, shown, uploads
+from . import files, received, shown, uploads
 from .access import Principal
 
 __all__ = ["OPERATIONS", "Asked", "Operation"]
@@ -88,7 +88,10 @@ Answer = BaseModel | flask.Response | tuple[BaseModel, str]  # with the ETag
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One method of one path. `handler` gives a model, a model with its ETag, or a response that is no JSON."""
+    """One method of one path. `handler` gives a model, a model with its ETag, or a response that is no JSON.
+
+    Both what `changes` something and what is `private` needs a token.
+    """
 
     id: str
     method: str
@@ -100,19 +103,20 @@ class Operation:
     answer: type[BaseModel] | None = None
     media: str = "application/json"
     changes: bool = False
+    private: bool = False
     conditional: bool = False
     statuses: tuple[int, ...] = field(default=())
     upload: bool = False
 
 
 def list_entries(asked: Asked) -> Answer:
-    query: schemas.ListQuery = asked.query
+    query: contracts.ListQuery = asked.query
     page = listing.search(
         asked.catalog.documents, asked.kind, query.wanted(), readable=asked.principal.may_read, limit=query.limit, cursor=query.cursor
     )
     pointing = asked.catalog.aliases(asked.kind)
     items = [shown.entry(one.entry, one.usage, pointing.get(one.entry.name, {})) for one in page.found]
-    return schemas.EntryPage(items=items, next=page.cursor, total=page.total)
+    return contracts.EntryPage(items=items, next=page.cursor, total=page.total)
 
 
 def get_entry(asked: Asked) -> Answer:
@@ -147,7 +151,7 @@ def list_versions(asked: Asked) -> Answer:
     asked.entry()
     found, following = asked.catalog.page(asked.kind, asked.name, limit=asked.query.limit, before=asked.query.cursor)
     pointing = asked.pointing()
-    return schemas.VersionPage(items=[shown.summary(asked.kind, body, pointing) for body in found], next=following)
+    return contracts.VersionPage(items=[shown.summary(asked.kind, body, pointing) for body in found], next=following)
 
 
 def get_version(asked: Asked) -> Answer:
@@ -155,19 +159,19 @@ def get_version(asked: Asked) -> Answer:
 
 
 def upload_version(asked: Asked) -> Answer:
-    said: schemas.UploadQuery = asked.query
+    said: contracts.UploadQuery = asked.query
     if asked.catalog.versions(asked.kind, asked.name, limit=1):
         asked.entry()
     with jobs.workspace(asked.settings) as folder:
         file = folder / said.filename
         received.receive(flask.request, file, asked.settings.upload_bytes)
-        done = uploads.take(asked.kind, asked.name, file, said.about(), asked.settings)
+        done = uploads.take(asked.kind, asked.name, file, uploads.About.of(said), asked.settings)
     where = shown.href(asked.kind, asked.name)
     if done.version is None:
-        answer = schemas.Uploaded(status="pending", task_id=done.task_id, href=where)
+        answer = contracts.Uploaded(status="pending", task_id=done.task_id, href=where)
     else:
         number = done.version["version"]
-        answer = schemas.Uploaded(status="published", version=number, href=f"{where}/versions/{number}")
+        answer = contracts.Uploaded(status="published", version=number, href=f"{where}/versions/{number}")
     status = 201 if done.version else 202
     return flask.Response(answer.model_dump_json(exclude_none=True), status, {"Location": answer.href}, content_type="application/json")
 
@@ -189,7 +193,7 @@ def list_files(asked: Asked) -> Answer:
     body = asked.version()
     base = shown.href(asked.kind, asked.name, "versions", body["version"], "files")
     found = sorted(files.records(body, asked.settings).items())
-    return schemas.FilesShown(items=[schemas.FileShown(name=name, **record, href=f"{base}/{name}") for name, record in found])
+    return contracts.FilesShown(items=[contracts.FileShown(name=name, **record, href=f"{base}/{name}") for name, record in found])
 
 
 def get_file(asked: Asked) -> Answer:
@@ -202,7 +206,7 @@ def get_file(asked: Asked) -> Answer:
 def list_aliases(asked: Asked) -> Answer:
     asked.entry()
     found = aliases.of(asked.catalog.documents, asked.kind, asked.name)
-    return schemas.AliasesShown(items=[shown.alias(stored.body) for stored in found])
+    return contracts.AliasesShown(items=[shown.alias(stored.body) for stored in found])
 
 
 def get_alias(asked: Asked) -> Answer:
@@ -243,18 +247,18 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/v1/{kind}",
         handler=list_entries,
         summary="Find entries.",
-        query=schemas.ListQuery,
-        answer=schemas.EntryPage,
+        query=contracts.ListQuery,
+        answer=contracts.EntryPage,
     ),
-    Operation(id="getEntry", method="GET", path=_ENTRY, handler=get_entry, summary="What is said of a name.", answer=schemas.EntryShown),
+    Operation(id="getEntry", method="GET", path=_ENTRY, handler=get_entry, summary="What is said of a name.", answer=contracts.EntryShown),
     Operation(
         id="changeEntry",
         method="PATCH",
         path=_ENTRY,
         handler=change_entry,
         summary="Say something else of a name.",
-        body=schemas.EntryChange,
-        answer=schemas.EntryShown,
+        body=contracts.EntryChange,
+        answer=contracts.EntryShown,
         changes=True,
         conditional=True,
     ),
@@ -274,8 +278,8 @@ OPERATIONS: tuple[Operation, ...] = (
         path=f"{_ENTRY}/versions",
         handler=list_versions,
         summary="The versions of a name, newest first.",
-        query=schemas.PageQuery,
-        answer=schemas.VersionPage,
+        query=contracts.PageQuery,
+        answer=contracts.VersionPage,
     ),
     Operation(
         id="uploadVersion",
@@ -283,8 +287,8 @@ OPERATIONS: tuple[Operation, ...] = (
         path=f"{_ENTRY}/versions",
         handler=upload_version,
         summary="Publish a model or a data set that was made elsewhere; the body is the file.",
-        query=schemas.UploadQuery,
-        answer=schemas.Uploaded,
+        query=contracts.UploadQuery,
+        answer=contracts.Uploaded,
         changes=True,
         upload=True,
         statuses=(201, 202, 413),
@@ -295,7 +299,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path=_VERSION,
         handler=get_version,
         summary="A version: metrics, variations, lineage.",
-        answer=schemas.VersionShown,
+        answer=contracts.VersionShown,
     ),
     Operation(
         id="deleteVersion",
@@ -315,7 +319,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path=f"{_VERSION}/files",
         handler=list_files,
         summary="The files of a version, with links.",
-        answer=schemas.FilesShown,
+        answer=contracts.FilesShown,
     ),
     Operation(
         id="getFile",
@@ -332,10 +336,10 @@ OPERATIONS: tuple[Operation, ...] = (
         path=f"{_ENTRY}/aliases",
         handler=list_aliases,
         summary="The aliases of a name, with their histories.",
-        answer=schemas.AliasesShown,
+        answer=contracts.AliasesShown,
     ),
     Operation(
-        id="getAlias", method="GET", path=_ALIAS, handler=get_alias, summary="An alias, and where it pointed.", answer=schemas.AliasShown
+        id="getAlias", method="GET", path=_ALIAS, handler=get_alias, summary="An alias, and where it pointed.", answer=contracts.AliasShown
     ),
     Operation(
         id="putAlias",
@@ -343,8 +347,8 @@ OPERATIONS: tuple[Operation, ...] = (
         path=_ALIAS,
         handler=put_alias,
         summary="Let an alias point to a version.",
-        body=schemas.AliasTarget,
-        answer=schemas.AliasShown,
+        body=contracts.AliasTarget,
+        answer=contracts.AliasShown,
         changes=True,
         conditional=True,
     ),
@@ -354,7 +358,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path=f"{_ALIAS}/rollback",
         handler=roll_back_alias,
         summary="Let an alias point to the version before.",
-        answer=schemas.AliasShown,
+        answer=contracts.AliasShown,
         changes=True,
         conditional=True,
         statuses=(409,),

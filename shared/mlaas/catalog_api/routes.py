@@ -22,7 +22,8 @@ from ..runtime import check_size, defect_response, outcome_of, problem_response
 from ..settings import Settings, current
 from . import openapi
 from .access import principal_of
-from .operations import OPERATIONS, Asked, Operation
+from .interface import OPERATIONS
+from .operations import Asked, Operation
 
 __all__ = ["Routes"]
 

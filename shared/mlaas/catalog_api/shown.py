@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..catalog import Kind, aliases
+from ..catalog.contracts import AliasShown, EntryShown, Lineage, Variation, VersionShown, VersionSummary
 from ..catalog.entries import Entry
 from ..catalog.usage import Usage
-from .schemas import AliasShown, EntryShown, Lineage, Variation, VersionShown, VersionSummary
 
 __all__ = ["alias", "card_of", "entry", "href", "summary", "version"]
 

@@ -14,6 +14,7 @@ from typing import Any
 from .. import archives, bundles, engine, events, storage
 from .. import hugging_face_repository as repository
 from ..catalog import Catalog, Kind
+from ..catalog.contracts import UploadQuery
 from ..contracts import ModelRequest, parse
 from ..documents import shared
 from ..errors import InvalidRequest, TooLarge
@@ -39,6 +40,18 @@ class About:
     licence: str | None = None
     parent: Mapping[str, str] | None = None
     dataset: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(cls, said: UploadQuery) -> About:
+        """What a request says."""
+        entry = {name: value for name in ("owner", "description", "licence") if (value := getattr(said, name))}
+        return cls(
+            entry={**entry, "tags": said.tag, "languages": said.language, "visibility": said.visibility},
+            task=said.task,
+            licence=said.licence,
+            parent=_reference(said.parent),
+            dataset=_reference(said.dataset),
+        )
 
 
 @dataclass(frozen=True)
@@ -150,6 +163,11 @@ def _publish(
 def _place(kind: str, name: str, settings: Settings) -> tuple[str, str]:
     storage_type, _, prefix = settings.uploads.partition(":")
     return f"{prefix}/{kind}/{name}", storage_type
+
+
+def _reference(text: str | None) -> dict[str, str] | None:
+    name, _, version = (text or "").partition(":")
+    return {"name": name, "version": version} if name else None
 
 
 def _is_card(readme: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .. import display, jobs
-from ..catalog import listing
+from ..catalog import contracts, listing
 from ..contracts import parse
 from ..errors import InvalidRequest
 from ..settings import current
@@ -41,11 +41,11 @@ def catalog_list(
     as_json: Json = False,
 ) -> None:
     """Find entries."""
-    from ..catalog_api import schemas, shown
+    from ..catalog_api import shown
 
     given = {"task": task, "licence": licence, "language": language, "precision": precision, "owner": owner, "visibility": visibility}
     given |= {"q": " ".join(words or ()), "sort": sort, "cursor": cursor}
-    asked = parse(schemas.ListQuery, {**given, "tag": tag or [], "limit": limit})
+    asked = parse(contracts.ListQuery, {**given, "tag": tag or [], "limit": limit})
     catalog, (of_kind,) = open_catalog(), kinds(kind)
     page = listing.search(catalog.documents, of_kind, asked.wanted(), limit=asked.limit, cursor=asked.cursor)
     pointing = catalog.aliases(of_kind)
@@ -67,13 +67,11 @@ def catalog_edit(
     as_json: Json = False,
 ) -> None:
     """Say something else of a name; what is not given stays."""
-    from ..catalog_api.schemas import EntryChange
-
     given = {"owner": owner, "description": description, "licence": licence, "visibility": visibility, "tags": tag, "languages": language}
     changes = {field: value for field, value in given.items() if value is not None}
     if not changes:
         raise InvalidRequest("there is nothing to change", remedy="`mlaas catalog edit --help` lists what can be said.")
-    said = parse(EntryChange, changes).model_dump(mode="json", exclude_unset=True)
+    said = parse(contracts.EntryChange, changes).model_dump(mode="json", exclude_unset=True)
     catalog, (of_kind,) = open_catalog(), kinds(kind)
     catalog.entry(of_kind, name)
     entry = catalog.entries.change(of_kind, name, said)
@@ -97,19 +95,19 @@ def catalog_push(
     as_json: Json = False,
 ) -> None:
     """Publish a model or a data set that was made elsewhere."""
-    from ..catalog_api import schemas, uploads
+    from ..catalog_api import uploads
 
     filename = f"{path.resolve().name}.tar" if path.is_dir() else path.name
     given = {"task": task, "licence": licence, "owner": owner, "description": description, "parent": parent, "dataset": dataset}
-    said = parse(schemas.UploadQuery, {**given, "filename": filename, "tag": tag or [], "visibility": visibility})
-    parse(schemas.EntryName, {"name": name})
+    said = parse(contracts.UploadQuery, {**given, "filename": filename, "tag": tag or [], "visibility": visibility})
+    parse(contracts.EntryName, {"name": name})
     settings, (of_kind,) = current(), kinds(kind)
     with jobs.workspace(settings) as folder:
         if path.is_dir():
             shutil.make_archive(str(folder / filename.removesuffix(".tar")), "tar", path)
         else:
             shutil.copyfile(path, folder / filename)
-        done = uploads.take(of_kind, name, folder / filename, said.about(), settings)
+        done = uploads.take(of_kind, name, folder / filename, uploads.About.of(said), settings)
     if done.version:
         display.said(f"{name} version {done.version['version']} is published", done.version, as_json)
     else:

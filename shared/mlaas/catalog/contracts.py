@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
-from ..catalog import Kind
-from ..catalog.entries import Visibility
-from ..catalog.listing import Order, Query
-from ..contracts import Contract, Licence, Name
+from ..contracts import Contract, Licence, Name, Task
 from ..objectives import Objective
-from .uploads import About
+from .entries import Visibility
+from .kinds import Kind
+from .listing import Order, Query
 
 __all__ = [
     "AliasShown",
@@ -21,6 +20,9 @@ __all__ = [
     "EntryName",
     "EntryPage",
     "EntryShown",
+    "EventPage",
+    "EventShown",
+    "EventsQuery",
     "FileShown",
     "FilesShown",
     "Lineage",
@@ -28,6 +30,8 @@ __all__ = [
     "Move",
     "PageQuery",
     "Problem",
+    "TaskPage",
+    "TasksQuery",
     "UploadQuery",
     "Uploaded",
     "Variation",
@@ -41,6 +45,7 @@ Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", des
 Number = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
 Version = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}:[1-9][0-9]{0,8}$")]
 Limit = Annotated[int, Field(ge=1, le=100)]
+Moment = Annotated[AwareDatetime, Field(description="ISO 8601 with its offset from UTC, e.g. `2026-01-31T12:00:00Z`.")]
 Cursor = Annotated[str, Field(max_length=2000, description="`next` of the page before.")]
 
 
@@ -197,22 +202,6 @@ class UploadQuery(Contract):
     parent: Version | None = Field(None, description="The model that it was made from, as NAME:VERSION.")
     dataset: Version | None = Field(None, description="The data set that it was trained on, as NAME:VERSION.")
 
-    def about(self) -> About:
-        """What the version, and the entry where there is none yet, say of themselves."""
-        entry = {name: value for name in ("owner", "description", "licence") if (value := getattr(self, name))}
-        return About(
-            entry={**entry, "tags": self.tag, "languages": self.language, "visibility": self.visibility},
-            task=self.task,
-            licence=self.licence,
-            parent=_reference(self.parent),
-            dataset=_reference(self.dataset),
-        )
-
-
-def _reference(text: str | None) -> dict[str, str] | None:
-    name, _, version = (text or "").partition(":")
-    return {"name": name, "version": version} if name else None
-
 
 class EntryName(Contract):
     """What something may be called."""
@@ -271,6 +260,49 @@ class AliasesShown(Contract):
     """The aliases of a name."""
 
     items: list[AliasShown]
+
+
+class TasksQuery(Contract):
+    """Which tasks."""
+
+    status: Literal["accepted", "running", "succeeded", "failed", "cancelled"] | None = None
+    limit: Limit = 20
+    cursor: Cursor | None = None
+
+
+class TaskPage(Contract):
+    """Some tasks, newest first; `next` is the cursor of the next page."""
+
+    items: list[Task]
+    next: str | None = None
+
+
+class EventsQuery(Contract):
+    """Which of the events that tasks made known."""
+
+    task: str | None = Field(None, max_length=200, description="Only those of this task.")
+    type: str | None = Field(None, max_length=200, description="`train.succeeded`, `train`, or a whole event type.")
+    since: Moment | None = None
+    until: Moment | None = None
+    limit: Limit = 20
+    cursor: Cursor | None = None
+
+
+class EventShown(Contract):
+    """An event that is kept; `event` is the CloudEvent in its structured form."""
+
+    id: str
+    task_id: str
+    type: str
+    time: str
+    event: dict[str, Any]
+
+
+class EventPage(Contract):
+    """Some events, those kept last first; `next` is the cursor of the next page."""
+
+    items: list[EventShown]
+    next: str | None = None
 
 
 class Problem(Contract):

@@ -1,0 +1,10 @@
+"""All operations of the REST interface."""
+
+from __future__ import annotations
+
+from . import operations, task_operations
+from .operations import Operation
+
+__all__ = ["OPERATIONS"]
+
+OPERATIONS: tuple[Operation, ...] = (*operations.OPERATIONS, *task_operations.OPERATIONS)

@@ -1,0 +1,113 @@
+"""The operations on tasks, and on the events that they made known. Who has no token sees neither: requests name data and places."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from ..catalog import contracts
+from ..contracts import Task
+from ..documents import Between, shared
+from ..errors import InvalidRequest, Unauthenticated
+from ..events import to_json
+from ..journal import Journal
+from ..tasks import Tasks
+from .operations import Answer, Asked, Operation
+
+__all__ = ["OPERATIONS"]
+
+_TASK = "/v1/tasks/{task}"
+_CURSOR = re.compile(r"[0-9]{1,19}:[ -~]{1,200}")
+
+
+def list_tasks(asked: Asked) -> Answer:
+    query: contracts.TasksQuery = asked.query
+    found, following = _tasks(asked).find(status=query.status, limit=query.limit, before=_cursor(query.cursor))
+    return contracts.TaskPage(items=[Task.model_validate(one) for one in found], next=following)
+
+
+def get_task(asked: Asked) -> Answer:
+    return Task.model_validate(_tasks(asked).get(asked.path["task"]))
+
+
+def cancel_task(asked: Asked) -> Answer:
+    return Task.model_validate(_tasks(asked).cancel(asked.path["task"]))
+
+
+def list_events(asked: Asked) -> Answer:
+    _require_token(asked)
+    query: contracts.EventsQuery = asked.query
+    span = Between(_instant(query.since), _instant(query.until)) if query.since or query.until else None
+    journal = Journal(shared(asked.settings))
+    found = journal.find(task_id=query.task, type=query.type, time=span, limit=query.limit, before=_cursor(query.cursor))
+    items = [contracts.EventShown(id=one.id, task_id=one.task_id, type=one.type, time=one.time, event=to_json(one.event)) for one in found]
+    return contracts.EventPage(items=items, next=found[-1].cursor if len(found) == query.limit else None)
+
+
+def _tasks(asked: Asked) -> Tasks:
+    _require_token(asked)
+    return Tasks(shared(asked.settings))
+
+
+def _require_token(asked: Asked) -> None:
+    if not asked.principal.trusted:
+        remedy = "Send `Authorization: Bearer TOKEN` with the platform's token, which `mlaas up` says at its start."
+        raise Unauthenticated("only who has a token sees tasks and their events", remedy=remedy)
+
+
+def _cursor(text: str | None) -> str | None:
+    if text is not None and not _CURSOR.fullmatch(text):
+        raise InvalidRequest("this is no cursor of this list", field="cursor", remedy="Take `next` of the page before.")
+    return text
+
+
+def _instant(moment: datetime | None) -> str | None:
+    """As the journal has it: UTC, with milliseconds."""
+    if moment is None:
+        return None
+    try:
+        return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except OverflowError:
+        raise InvalidRequest("this is no time", field="since", remedy="Give one like 2026-01-31T12:00:00Z.") from None
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        id="listTasks",
+        method="GET",
+        path="/v1/tasks",
+        handler=list_tasks,
+        summary="Trainings, index builds and predictions for data sets, newest first.",
+        query=contracts.TasksQuery,
+        answer=contracts.TaskPage,
+        private=True,
+    ),
+    Operation(
+        id="getTask",
+        method="GET",
+        path=_TASK,
+        handler=get_task,
+        summary="A task: how far it is, and what came of it.",
+        answer=Task,
+        private=True,
+    ),
+    Operation(
+        id="cancelTask",
+        method="POST",
+        path=f"{_TASK}/cancel",
+        handler=cancel_task,
+        summary="Cancel a task: at once if it waits, at its next report if it runs.",
+        answer=Task,
+        changes=True,
+    ),
+    Operation(
+        id="listEvents",
+        method="GET",
+        path="/v1/events",
+        handler=list_events,
+        summary="The events that tasks made known.",
+        query=contracts.EventsQuery,
+        answer=contracts.EventPage,
+        private=True,
+    ),
+)

@@ -14,6 +14,7 @@ import parliament.server
 import pytest
 
 from mlaas import documents, http_server, models, serve, settings
+from mlaas import served as served_counts
 from mlaas.settings import Settings
 from mlaas.testing.homes import tiny_home
 from mlaas.testing.s3_server import S3Server, credentials, running_s3_server
@@ -43,6 +44,7 @@ def home(home_settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     settings.current.cache_clear()
     models.forget()
     yield settings.current()
+    served_counts.forget()
     documents.shared().close()
     settings.current.cache_clear()
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from cloudevents.http import CloudEvent
 
@@ -37,6 +37,9 @@ from .errors import (
     Unavailable,
 )
 from .settings import current
+
+if TYPE_CHECKING:
+    from .catalog import Kind
 
 __all__ = ["Context", "Function", "Response", "check_size", "defect_response", "outcome_of", "problem", "problem_response"]
 
@@ -91,13 +94,19 @@ class Function(Generic[R, S]):
     hears: Mapping[str, Callable[[CloudEvent], None]] = field(default_factory=dict)
 
     def __call__(self, context: Context) -> Response:
-        request = context.request
-        if request.method == "GET":
+        if context.request.method == "GET":
             return _json(self.describe(), 200)
+        return self.serve(context.request)
+
+    def serve(self, request: Any, speak: Callable[[Any], Response] | None = None) -> Response:
+        """The response to a Flask request: an event or plain JSON, or what `speak` makes of a request in another protocol.
+
+        It is timed, traced, counted and logged in any case, and what is raised becomes problem JSON.
+        """
         started = time.perf_counter()
         with timing.record() as spans, self._span(request, spans.get("queue", 0.0)) as span, logs.bound(capability=self.capability):
             with callers.caller(_caller(request, spans.get("queue", 0.0))):
-                response, line = self._respond(request, spans)
+                response, line = self._respond(request, spans, speak)
             self._account(line, time.perf_counter() - started, spans)
             span.attributes |= {"http.response.status_code": response[1], "mlaas.outcome": line["outcome"]}
             span.error = line["outcome"] if line["outcome"] in ("unavailable", "defect") else None
@@ -134,14 +143,16 @@ class Function(Generic[R, S]):
             "reply": self.result.model_json_schema(),
         }
 
-    def _respond(self, request: Any, spans: Mapping[str, float]) -> tuple[Response, dict[str, Any]]:
+    def _respond(
+        self, request: Any, spans: Mapping[str, float], speak: Callable[[Any], Response] | None
+    ) -> tuple[Response, dict[str, Any]]:
         headers = dict(request.headers)
         event: CloudEvent | None = None
-        carried, error_id = events.is_event(headers), str(uuid.uuid4())
+        carried, error_id = speak is None and events.is_event(headers), str(uuid.uuid4())
         try:
             check_size(request, current().max_body_bytes)
             if not carried:
-                return self._http(request), {"outcome": "succeeded"}
+                return (speak or self._http)(request), {"outcome": "succeeded"}
             event = events.from_request(headers, request.get_data())
             _join_trace(event)
             if event["type"] not in (*self.follows, *self.hears):
@@ -167,10 +178,20 @@ class Function(Generic[R, S]):
             ) from None
         asked = parse(self.request, data)
         if self.answer and not self._has_to_accept(asked):
-            return _json(self.answer(asked).model_dump(mode="json", exclude_none=True), 200)
+            return _json(self.answered(asked).model_dump(mode="json", exclude_none=True), 200)
         assert self.accept, "a function answers or accepts"
         cause = events.new(self.capability, data, source="/mlaas/http", id=request.headers.get("Idempotency-Key"))
         return _json(self.accept(asked, cause, True).data, 202)
+
+    def answered(self, asked: R) -> S:
+        """The answer to a request that came by HTTP, counted for the catalog: no event will say that it was given."""
+        from . import served  # not in a cold start
+
+        assert self.answer, "who asks for answers asks a function that gives some"
+        result = self.answer(asked)
+        models: tuple[tuple[Kind, Any], ...] = (("models", getattr(result, "model", None)), ("indexes", getattr(result, "index", None)))
+        served.count((kind, one.name) for kind, one in models if one is not None)
+        return result
 
     def _event(self, event: CloudEvent, spans: Mapping[str, float], error_id: str) -> CloudEvent | None:
         if heard := self.hears.get(event["type"]):

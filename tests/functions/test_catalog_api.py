@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from mlaas import events, settings, storage
+from mlaas import served as served_counts
 from mlaas.catalog import Catalog, usage
-from mlaas.catalog_api.events import flush
 from mlaas.catalog_api.interface import OPERATIONS
 from mlaas.documents import shared
 from mlaas.settings import Settings
@@ -173,7 +173,7 @@ def test_what_was_served_is_counted_once_it_is_known(url: str, catalog: Catalog)
     for event in (reply, unknown, events.build(events.event_type("ner", "succeeded"), "/x", ["?"])):
         headers, body = events.to_http(event)
         assert requests.post(url, data=body, headers=dict(headers)).status_code == 204
-    flush()
+    served_counts.flush()
     assert usage.of(catalog.documents, "models", "minilm").served == 1
     assert requests.get(f"{url}/v1/indexes/abstracts", headers=TOKEN).json()["served"] == 1
     assert usage.of(catalog.documents, "models", "nobody's").served == 0

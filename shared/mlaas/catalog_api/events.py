@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from cloudevents.http import CloudEvent
 
-from .. import models
-from ..catalog import Catalog, Kind, usage
+from .. import models, served
+from ..catalog import Kind
 from ..contracts import ModelRequest
 from ..documents import shared
-from ..errors import InvalidRequest, Unavailable
+from ..errors import InvalidRequest
 from ..settings import current
 from ..tasks import Tasks
 
-__all__ = ["accept", "count", "flush"]
-
-FLUSH_SECONDS = 2.0
-
-_counted: Counter[tuple[Kind, str]] = Counter()
-_lock = threading.Lock()
-
-log = logging.getLogger("mlaas")
+__all__ = ["accept", "count"]
 
 
 def accept(request: ModelRequest, cause: CloudEvent, publish: bool) -> CloudEvent:
@@ -45,30 +35,10 @@ def accept(request: ModelRequest, cause: CloudEvent, publish: bool) -> CloudEven
 
 
 def count(succeeded: CloudEvent) -> None:
-    """Count what answered a request. What was counted is written together, a little later, so a burst costs few writes."""
+    """Count what answered a request."""
     if not isinstance(data := succeeded.data, Mapping):
         return
     result = data.get("result")
     answered_by = {**data, **(result if isinstance(result, Mapping) else {})}
     names: list[tuple[Kind, Any]] = [("models", answered_by.get("model")), ("indexes", answered_by.get("index"))]
-    with _lock:
-        first = not _counted
-        _counted.update((kind, str(one["name"])) for kind, one in names if isinstance(one, Mapping) and one.get("name"))
-        if first and _counted:
-            timer = threading.Timer(FLUSH_SECONDS, flush)
-            timer.daemon = True
-            timer.start()
-
-
-def flush() -> None:
-    """Write what was counted."""
-    with _lock:
-        taken = dict(_counted)
-        _counted.clear()
-    catalog = Catalog(shared(current()))
-    for (kind, name), times in taken.items():
-        try:
-            if catalog.versions(kind, name, limit=1):
-                usage.record(catalog.documents, kind, name, "served", times)
-        except Unavailable:
-            log.warning("usage.not_counted", extra={"fields": {"served": times}})
+    served.count((kind, str(one["name"])) for kind, one in names if isinstance(one, Mapping) and one.get("name"))

@@ -1,12 +1,12 @@
-"""The catalog: REST under /v1 (models, indexes, data sets), checkpoints that become models, and counts of what was served."""
+"""The catalog: REST under /v1, the web app under /web, checkpoints that become models, and counts of what was served."""
 
-from mlaas import catalog_api, events
+from mlaas import catalog_api, events, web
 from mlaas.contracts import ModelRequest, Task
 from mlaas.runtime import Context, Function, Response
 
 SERVING = ("classify", "fill_mask", "ner", "answer", "embed", "generate", "search")
 
-routes = catalog_api.Routes()
+routes = web.Routes()
 function = Function(
     "model",
     ModelRequest,

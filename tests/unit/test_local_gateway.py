@@ -31,6 +31,18 @@ def test_a_body_may_be_as_large_as_its_function_takes(function: str, size: int, 
     assert functions[function].asked == ([("POST", "/v1/x?y=1", b"b" * size)] if status == 204 else [])
 
 
+def test_the_web_app_has_an_address_of_its_own_to_which_browsers_are_sent() -> None:
+    catalog = Recorder()
+    client = create_app({"catalog": catalog}, lambda: {"functions": {}}, lambda _: None, 100).test_client()  # type: ignore[dict-item]
+    for path in ("/web", "/web/", "/web/models/a?version=2"):
+        client.get(path)
+    assert [path for _, path, _ in catalog.asked] == ["/web/", "/web/", "/web/models/a?version=2"]
+    sent = client.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (sent.status_code, sent.headers["Location"]) == (303, "/web/")
+    for accept in ("*/*", "application/json"):
+        assert client.get("/", headers={"Accept": accept}).json == {"functions": {}}
+
+
 def test_changes_reach_a_function_by_their_own_method() -> None:
     catalog = Recorder()
     client = create_app({"catalog": catalog}, dict, lambda _: None, 100).test_client()  # type: ignore[dict-item]

@@ -38,7 +38,7 @@ def create_app(
     nothing = NotFound("there is nothing at this path", remedy="GET / lists what there is.")
     app.register_error_handler(MlaasError, problem_response)
     app.register_error_handler(404, lambda _: problem_response(nothing))
-    app.add_url_rule("/", "index", state)
+    app.add_url_rule("/", "index", lambda: flask.redirect("/web/", 303) if _is_browser(flask.request) else state())
     app.add_url_rule("/metrics", "metrics", lambda: (metrics(), 200, {"Content-Type": CONTENT_TYPE}))
     app.add_url_rule("/healthz", "healthz", lambda: {"status": "ok"})
 
@@ -65,6 +65,11 @@ def create_app(
         answer = process.ask(request.method, where, body=body(name), headers=headers, decode_content=False, timeout=300.0)
         return answer.data, answer.status, _end_to_end(answer.headers)
 
+    @app.route("/web", methods=METHODS, strict_slashes=False)
+    @app.route("/web/<path:path>", methods=METHODS)
+    def web(path: str = "") -> tuple[bytes, int, dict[str, str]]:
+        return function("catalog", f"web/{path}")
+
     return app
 
 
@@ -83,6 +88,11 @@ def serve(app: flask.Flask, port: int) -> tuple[str, Callable[[], None]]:
         server.task_dispatcher.shutdown(timeout=1)
 
     return f"http://127.0.0.1:{server.effective_port}", stop
+
+
+def _is_browser(request: flask.Request) -> bool:
+    """Whether whoever asks would rather read a page than JSON."""
+    return request.accept_mimetypes.best_match(("application/json", "text/html")) == "text/html"
 
 
 def _end_to_end(headers: Any) -> dict[str, str]:

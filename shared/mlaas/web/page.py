@@ -1,0 +1,141 @@
+"""A visit of a page: who visits, what is shown, and what an error becomes here.
+
+Every response has a Content-Security-Policy that lets nothing in from another host and no script or style from within the page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, wraps
+from pathlib import Path
+from typing import Any
+
+import flask
+
+from .. import logs, metrics
+from ..catalog import KINDS, Catalog, Kind
+from ..catalog.entries import Entry
+from ..catalog.kinds import NOUNS
+from ..catalog_api.access import ANONYMOUS, Principal, principal_of
+from ..documents import Documents, shared
+from ..errors import MlaasError, NotFound
+from ..runtime import outcome_of, problem
+from ..settings import Settings, current
+
+__all__ = ["Visit", "answered", "guarded", "nothing"]
+
+STATIC = Path(__file__).parent / "static"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+log = logging.getLogger("mlaas")
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request for a page."""
+
+    settings: Settings
+    principal: Principal
+
+    @property
+    def documents(self) -> Documents:
+        """The document store."""
+        return shared(self.settings)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog in it."""
+        return Catalog(self.documents)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the script asks, which puts the answer into a page that is there."""
+        return flask.request.headers.get("X-In-Place") == "1"
+
+    def entry(self, kind: Kind, name: str) -> Entry:
+        """The entry, if the visitor may read it. Raises NotFound, the same for one that is hidden and one that is not there."""
+        entry = self.catalog.entry(kind, name)
+        if not self.principal.may_read(entry):
+            raise NotFound(f"the catalog has no {NOUNS[kind]} `{name}`", field="name", remedy="Some can be seen only by who is logged in.")
+        return entry
+
+    def show(self, template: str, *, status: int = 200, **values: Any) -> flask.Response:
+        """A page, or with `in_place` the part of it that `template` names."""
+        body = flask.render_template(template, visit=self, asset=_asset, **values)
+        return flask.Response(body, status, {"Cache-Control": "no-store"}, content_type="text/html; charset=utf-8")
+
+
+View = Callable[..., Any]
+
+
+def answered(view: View) -> View:
+    """`view(visit, ...)` as Flask calls it: with the visitor, a line in the log, and an error as a page."""
+
+    @wraps(view)
+    def answer(**path: str) -> Any:
+        started, outcome, settings = time.perf_counter(), "succeeded", current()
+        visit = Visit(settings, ANONYMOUS)
+        with logs.bound(capability="web", operation=view.__name__):
+            try:
+                visit = Visit(settings, principal_of(flask.request.headers.get("Authorization"), settings))
+                return view(visit, **path)
+            except MlaasError as error:
+                outcome = outcome_of(error)
+                return _refused(visit, problem(error))
+            except Exception:
+                outcome, error_id = "defect", str(uuid.uuid4())
+                log.exception("request.defect", extra={"fields": {"error_id": error_id}})
+                return _refused(
+                    visit, {"status": 500, "title": "Internal error", "detail": "something is wrong here", "error_id": error_id}
+                )
+            finally:
+                seconds = time.perf_counter() - started
+                metrics.REQUEST_SECONDS.observe(seconds, "web", outcome)
+                log.info("request.answered", extra={"fields": {"outcome": outcome, "ms": round(seconds * 1000, 1)}})
+
+    return answer
+
+
+def _refused(visit: Visit, found: dict[str, Any]) -> flask.Response:
+    return visit.show("part_problem.html" if visit.in_place else "problem.html", status=found["status"], problem=found)
+
+
+def guarded(response: flask.Response) -> flask.Response:
+    """The response with the headers that keep a page to itself; what is static is kept by browsers, its name changes with it."""
+    response.headers.update(HEADERS)
+    if (flask.request.endpoint or "").endswith(".static"):
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if "v" in flask.request.args else "no-cache"
+    return response
+
+
+def nothing(visit: Visit, **_: str) -> Any:
+    """What is not there."""
+    raise NotFound("there is no such page", remedy="Begin at the start page.")
+
+
+def kind_of(text: str) -> Kind:
+    """The kind of entry that a path names. Raises NotFound."""
+    found = next((kind for kind in KINDS if kind == text), None)
+    if found is None:
+        raise NotFound("there is no such page", remedy="Begin at the start page.")
+    return found
+
+
+@lru_cache
+def _asset(name: str) -> str:
+    """The address of a static file, another one for another content."""
+    return f"/web/static/{name}?v={hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]}"

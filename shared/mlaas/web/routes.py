@@ -1,0 +1,45 @@
+"""What the function catalog serves: its REST interface, and the web app beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import flask
+
+from .. import catalog_api
+from ..settings import Settings
+from . import catalog_pages, entry_pages, formats, help_page, page, start_page
+
+__all__ = ["Routes"]
+
+FAMILIES = (start_page, help_page, catalog_pages, entry_pages)
+
+
+@dataclass(frozen=True)
+class Routes:
+    """The REST interface with the pages beside it."""
+
+    rest: catalog_api.Routes = field(default_factory=catalog_api.Routes)
+
+    def limits(self, settings: Settings) -> dict[str, Any]:
+        """What the server in front must let through, as the REST interface says."""
+        return self.rest.limits(settings)
+
+    def blueprint(self) -> flask.Blueprint:
+        """For the server's application."""
+        made = self.rest.blueprint()
+        made.register_blueprint(_pages())
+        return made
+
+
+def _pages() -> flask.Blueprint:
+    pages = flask.Blueprint("web", __name__, url_prefix="/web", template_folder="templates", static_folder="static")
+    for family in FAMILIES:
+        for rule, view, methods in family.PAGES:
+            pages.add_url_rule(rule, view.__name__, page.answered(view), methods=list(methods))
+    pages.add_url_rule("/<path:_>", "nothing", page.answered(page.nothing))
+    for name, show in formats.FILTERS.items():
+        pages.add_app_template_filter(show, name)
+    pages.after_request(page.guarded)
+    return pages

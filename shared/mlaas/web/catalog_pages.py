@@ -7,8 +7,9 @@ from urllib.parse import urlencode
 
 import flask
 
+from ..catalog import contracts as schemas
 from ..catalog import listing
-from ..catalog_api import schemas, shown
+from ..catalog_api import shown
 from ..contracts import parse
 from ..errors import InvalidRequest
 from .page import Visit, kind_of

@@ -11,9 +11,9 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from ..catalog import Kind
+from ..catalog.contracts import Lineage
 from ..catalog.dependants import dependants_of
 from ..catalog.kinds import NOUNS
-from ..catalog_api.schemas import Lineage
 from ..documents import Documents
 
 __all__ = ["Node", "drawn", "nodes"]

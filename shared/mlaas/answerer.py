@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import timing
-from .engine import Encoded
 from .errors import InvalidRequest
 from .predictions import Answer
+from .tokens import Encoded
 from .windows import Window, windows
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from .objectives import OBJECTIVES
 from .storage import manifests
 from .storage.manifests import MANIFEST, FileRecord
 
-__all__ = ["LAYOUTS", "Bundle", "Layout", "open_bundle", "verify", "write_manifest"]
+__all__ = ["LAYOUTS", "Bundle", "Layout", "not_loadable", "open_bundle", "verify", "write_manifest"]
 
 FORMAT = "mlaas-bundle"
 VERSION = 1
@@ -73,6 +73,11 @@ def open_bundle(folder: Path) -> Bundle:
         if not (folder / name).is_file():
             raise InvalidRequest(f"the model's folder lacks `{name}`", field="path", remedy=_EXPORT)
     return layout.read(folder, layout)
+
+
+def not_loadable(why: str, remedy: str) -> InvalidRequest:
+    """What is raised for a bundle whose files are there but cannot be used, `why`, and what to do about it."""
+    return InvalidRequest(f"the model cannot be loaded: {why}", field="model", remedy=remedy)
 
 
 def write_manifest(

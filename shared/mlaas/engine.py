@@ -1,16 +1,12 @@
 """ONNX Runtime: a bundle becomes a model that turns texts into arrays, in batches that hold a bounded number of tokens.
 
-NVIDIA's provider is taken where the installed ONNX Runtime has it, else OpenVINO in bf16 where that is installed and the
-processor computes in bf16, else the plain CPU provider. One that does not load gives way to the next. OpenVINO takes long to load:
-where a caller waits, the plain CPU provider answers until it is ready.
+OpenVINO takes long to load: where a caller waits, the plain CPU provider answers until it is ready.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,39 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import callers, limits, metrics, provider_switch, timing
+from . import callers, limits, metrics, provider_switch, sessions, timing, tokens
 from .batching import Batcher, Part, Work, grouped
-from .bundles import Bundle
-from .errors import InvalidRequest
-from .ngrams import MODEL_TYPE, NgramTokenizer
+from .bundles import Bundle, not_loadable
+from .tokens import Encoded
 
 if TYPE_CHECKING:
     import onnxruntime
-    import tokenizers
 
-__all__ = ["Batch", "Encoded", "Model", "cpu_flags", "load", "providers"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Batch", "Model", "load"]
 
 OUTPUT_BYTES = 256 * 1024**2  # of one batch's widest output: a row per token and a column per vocabulary entry adds up fast
-OPENVINO = "OpenVINOExecutionProvider"
-OPENVINO_BF16 = '{"CPU":{"INFERENCE_PRECISION_HINT":"bf16"}}'  # the JSON text itself, not the path of a file that holds it
-BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
-PAD_TOKENS = ("[PAD]", "<pad>")
 
-Provider = tuple[str, dict[str, str]]
-CPU: Provider = ("CPUExecutionProvider", {})
 Batch = tuple[list[int], NDArray[Any], NDArray[np.int64]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """One text as token ids and type ids, special tokens included. `offsets`: the tokens' character ranges, where asked for."""
-
-    ids: list[int]
-    type_ids: list[int]
-    offsets: list[tuple[int, int]]
-    truncated: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,22 +165,24 @@ def load(
     that lead out of it.
     """
     with timing.span("load"):
-        words = _open_tokenizer(tokenizer or bundle.tokenizer, bundle, own=tokenizer is None)
+        words = tokens.open_tokenizer(tokenizer or bundle.tokenizer, bundle, own=tokenizer is None)
         import onnxruntime
 
         # Counting n-grams is for the CPU, and probabilities of trees and linear models are not for bf16.
-        candidates = [CPU] if _of_ngrams(bundle) else providers(onnxruntime.get_available_providers(), cpu_flags())
-        later = [each for each in candidates if each[0] == OPENVINO] if callers.current() and len(candidates) == 2 else []
-        session = _open_session(bundle, threads, [CPU] if later else candidates)
+        candidates = (
+            [sessions.CPU] if tokens.of_ngrams(bundle) else sessions.providers(onnxruntime.get_available_providers(), sessions.cpu_flags())
+        )
+        later = [each for each in candidates if each[0] == sessions.OPENVINO] if callers.current() and len(candidates) == 2 else []
+        session = sessions.open_session(bundle, threads, [sessions.CPU] if later else candidates)
         sharing = batcher or Batcher()
-        if session.get_providers()[0] == CPU[0]:
+        if session.get_providers()[0] == sessions.CPU[0]:
             sharing.parallel = limits.cpus()
         else:
             sharing.padding = provider_switch.DEVICE_PADDING
         inputs = {node.name: node.type for node in session.get_inputs()}
         unknown = [name for name, kind in inputs.items() if (name not in _INPUTS and not name.startswith(_PAST)) or kind not in _DTYPES]
         if unknown or "input_ids" not in inputs:
-            raise _not_loadable(
+            raise not_loadable(
                 "the graph takes other inputs than a text encoder's", f"Export a graph with the inputs {', '.join(_INPUTS)}."
             )
         model = Model(
@@ -213,110 +191,17 @@ def load(
             provider=session.get_providers()[0],
             inputs=inputs,
             outputs={node.name: list(node.shape) for node in session.get_outputs()},
-            pad_id=_pad_id(words, bundle),
+            pad_id=tokens.pad_id(words, bundle),
             token_budget=token_budget,
             session=session,
             batcher=sharing,
             past={node.name: (node.shape[1], node.shape[3]) for node in session.get_inputs() if node.name.startswith(_PAST)},
         )
     if later and not model.past:
-        threading.Thread(target=provider_switch.move, args=(model, lambda: _open_session(bundle, threads, later)), daemon=True).start()
+        threading.Thread(
+            target=provider_switch.move, args=(model, lambda: sessions.open_session(bundle, threads, later)), daemon=True
+        ).start()
     return model
-
-
-def providers(available: Iterable[str], cpu_flags: Iterable[str]) -> list[Provider]:
-    """The execution providers to try, best first, of those `available` in ONNX Runtime on a processor with `cpu_flags`."""
-    chosen: list[Provider] = []
-    if "CUDAExecutionProvider" in (available := set(available)):
-        chosen.append(("CUDAExecutionProvider", {}))
-    if OPENVINO in available and not BF16_FLAGS.isdisjoint(cpu_flags):
-        chosen.append((OPENVINO, {"device_type": "CPU", "load_config": OPENVINO_BF16}))
-    return [*chosen, CPU]
-
-
-def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """What the processor can do, as Linux names it; nothing where that cannot be read."""
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux
-        return set()
-    return next((set(line.partition(":")[2].split()) for line in text.splitlines() if line.startswith(("flags", "Features"))), set())
-
-
-def _open_session(bundle: Bundle, threads: int, candidates: Sequence[Provider]) -> onnxruntime.InferenceSession:
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    failures = (state.Fail, state.InvalidArgument, state.NoSuchFile, state.NoModel, state.EngineError, state.RuntimeException,
-                state.InvalidProtobuf, state.NotImplemented, state.InvalidGraph, state.EPFail, RuntimeError, ValueError)  # fmt: skip
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or _threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait in a loop: a third of shared cores
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3  # its warnings go to stderr unstructured
-    if any(name == "CUDAExecutionProvider" for name, _ in candidates):
-        onnxruntime.preload_dlls(directory="")  # CUDA's libraries come as packages, where the loader does not look
-    for name, settings in candidates:
-        try:
-            session = onnxruntime.InferenceSession(str(bundle.graph), options, providers=[(name, settings)], enable_fallback=0)
-        except failures as error:
-            log.warning(
-                "engine.provider_failed", extra={"fields": {"provider": name, "error": type(error).__name__, "model": bundle.digest}}
-            )
-            continue
-        # Where a provider's libraries are missing, ONNX Runtime says nothing and computes with another.
-        if session.get_providers()[0] == name:
-            return session
-        log.warning("engine.provider_missing", extra={"fields": {"provider": name, "model": bundle.digest}})
-    raise _not_loadable(
-        "its ONNX graph is damaged, incomplete or of a newer version", "Export the model to ONNX again and publish it anew."
-    )
-
-
-def _threads() -> int:
-    """Threads of a session: what the container may use; 0, which lets ONNX Runtime count the cores, where that is the whole machine."""
-    return allowed if (allowed := limits.cpus()) < (os.cpu_count() or 1) else 0
-
-
-def _open_tokenizer(path: Path, bundle: Bundle, *, own: bool) -> tokenizers.Tokenizer | NgramTokenizer:
-    if _of_ngrams(bundle):
-        return _open_ngrams(path, bundle, own=own)
-    import tokenizers
-
-    try:
-        words = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json" if path.is_dir() else path))
-    except Exception:  # the library raises no narrower class
-        detail, remedy = "its tokenizer.json is missing or damaged", "Save it with `tokenizers` (a fast tokenizer) and publish it anew."
-        raise (_not_loadable(detail, remedy) if own else _bad_tokenizer(f"the tokenizer cannot be loaded: {detail}", remedy)) from None
-    if bundle.max_length <= words.num_special_tokens_to_add(False):
-        raise _not_loadable("its maximum length leaves no room for a text", "Correct `max_length` in the bundle's manifest.")
-    vocabulary = bundle.config.get("vocab_size")
-    if not own and isinstance(vocabulary, int) and words.get_vocab_size() > vocabulary:
-        raise _bad_tokenizer("the tokenizer has more tokens than the model knows", "Name the tokenizer that the model was trained with.")
-    words.no_padding()
-    words.enable_truncation(bundle.max_length, stride=0, direction="right")
-    return words
-
-
-def _of_ngrams(bundle: Bundle) -> bool:
-    return bundle.config.get("model_type") == MODEL_TYPE
-
-
-def _open_ngrams(path: Path, bundle: Bundle, *, own: bool) -> NgramTokenizer:
-    if not own:
-        raise _bad_tokenizer("the model reads n-grams and takes no tokenizer", "Leave the tokenizer out.")
-    try:
-        return NgramTokenizer.open(path, bundle.max_length)
-    except (ValueError, KeyError, TypeError, OSError):
-        raise _not_loadable("its tokenizer.json is missing or damaged", "Train the model again.") from None
-
-
-def _pad_id(words: tokenizers.Tokenizer, bundle: Bundle) -> int:
-    configured = bundle.config.get("pad_token_id")
-    if isinstance(configured, int) and not isinstance(configured, bool) and configured >= 0:
-        return configured
-    return next((found for token in PAD_TOKENS if (found := words.token_to_id(token)) is not None), 0)
 
 
 def _count(texts: int, length: int) -> None:
@@ -331,11 +216,3 @@ def _portions(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     What is computed but not yet taken is no more than that, and a request of many texts lets others in between its parts.
     """
     return grouped(lengths, lambda _rows, tokens, longer: tokens + longer <= budget)
-
-
-def _not_loadable(why: str, remedy: str) -> InvalidRequest:
-    return InvalidRequest(f"the model cannot be loaded: {why}", field="model", remedy=remedy)
-
-
-def _bad_tokenizer(detail: str, remedy: str) -> InvalidRequest:
-    return InvalidRequest(detail, field="tokenizer", remedy=remedy)

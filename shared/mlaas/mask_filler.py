@@ -13,7 +13,8 @@ from .contracts import Candidate, FilledText
 from .errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from .engine import Encoded, Model
+    from .engine import Model
+    from .tokens import Encoded
 
 __all__ = ["fill_masks"]
 

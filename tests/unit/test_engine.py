@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer, processors
 
-from mlaas import callers, classifier, engine, provider_switch, timing
+from mlaas import callers, classifier, engine, provider_switch, sessions, timing
 from mlaas.errors import InvalidRequest
 from mlaas.testing import tiny_models
 
@@ -213,35 +213,35 @@ def test_external_data_outside_the_bundle_are_refused(bundle, tmp_path, way_out)
     ],
 )
 def test_the_fastest_provider_that_is_installed_and_suits_the_processor_comes_first(available, flags, names):
-    assert [name.removesuffix("ExecutionProvider") for name, _ in engine.providers(available, flags)] == names
+    assert [name.removesuffix("ExecutionProvider") for name, _ in sessions.providers(available, flags)] == names
 
 
 def test_openvino_is_told_to_compute_in_bf16_by_the_json_text_itself():
-    (_, settings), _ = engine.providers(["OpenVINOExecutionProvider"], {"amx_bf16"})
+    (_, settings), _ = sessions.providers(["OpenVINOExecutionProvider"], {"amx_bf16"})
     assert settings["load_config"] == '{"CPU":{"INFERENCE_PRECISION_HINT":"bf16"}}'
 
 
 def test_the_processors_flags_are_read_and_their_absence_means_none(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A\nflags\t\t: fpu amx_bf16 avx2\nflags\t\t: fpu\n")
-    assert engine.cpu_flags(tmp_path / "cpuinfo") == {"fpu", "amx_bf16", "avx2"}
-    assert engine.cpu_flags(tmp_path / "absent") == set()
+    assert sessions.cpu_flags(tmp_path / "cpuinfo") == {"fpu", "amx_bf16", "avx2"}
+    assert sessions.cpu_flags(tmp_path / "absent") == set()
 
 
 def test_a_provider_that_does_not_load_gives_way_to_the_next(bundle, caplog):
     absent = ("NotInstalledExecutionProvider", {})
     with pytest.warns(UserWarning, match="NotInstalled"):
-        session = engine._open_session(bundle, 0, [absent, ("CPUExecutionProvider", {})])
+        session = sessions.open_session(bundle, 0, [absent, ("CPUExecutionProvider", {})])
     assert session.get_providers() == ["CPUExecutionProvider"]
     assert [record.message for record in caplog.records] in (["engine.provider_missing"], ["engine.provider_failed"])
 
 
-@pytest.mark.parametrize(("candidates", "asked"), [([engine.CPU], []), ([("CUDAExecutionProvider", {}), engine.CPU], [""])])
+@pytest.mark.parametrize(("candidates", "asked"), [([sessions.CPU], []), ([("CUDAExecutionProvider", {}), sessions.CPU], [""])])
 def test_cudas_libraries_are_looked_for_among_the_packages_where_cuda_is_to_compute(bundle, candidates, asked, monkeypatch):
     directories = []
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda *, directory: directories.append(directory))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this ONNX Runtime has no CUDA
-        assert engine._open_session(bundle, 0, candidates).get_providers() == ["CPUExecutionProvider"]
+        assert sessions.open_session(bundle, 0, candidates).get_providers() == ["CPUExecutionProvider"]
     assert directories == asked
 
 
@@ -293,23 +293,23 @@ def test_a_model_stays_where_the_faster_session_gives_other_answers(bundle, erro
 def test_a_model_stays_where_the_faster_session_cannot_be_opened(bundle):
     model = engine.load(bundle)
     with pytest.warns(UserWarning, match="NotInstalled"):
-        assert not provider_switch.move(model, lambda: engine._open_session(bundle, 0, [("NotInstalledExecutionProvider", {})]))
+        assert not provider_switch.move(model, lambda: sessions.open_session(bundle, 0, [("NotInstalledExecutionProvider", {})]))
     assert classifier.classify(model, ["Frascati"])[0].label == "LNF"
 
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_only_where_a_caller_waits_does_a_model_answer_before_its_fastest_provider_is_ready(bundle, monkeypatch, waits):
     asked, moved = [], threading.Event()
-    first = engine._open_session(bundle, 0, [engine.CPU])
-    monkeypatch.setattr(engine, "providers", lambda *_: [(engine.OPENVINO, {}), engine.CPU])
+    first = sessions.open_session(bundle, 0, [sessions.CPU])
+    monkeypatch.setattr(sessions, "providers", lambda *_: [(sessions.OPENVINO, {}), sessions.CPU])
     monkeypatch.setattr(
-        engine, "_open_session", lambda _bundle, _threads, candidates: asked.append([each[0] for each in candidates]) or first
+        sessions, "open_session", lambda _bundle, _threads, candidates: asked.append([each[0] for each in candidates]) or first
     )
     monkeypatch.setattr(provider_switch, "move", lambda _model, open_session: open_session() and moved.set())
     with callers.caller(callers.Caller()) if waits else contextlib.nullcontext():
         engine.load(bundle)
     assert moved.wait(10 if waits else 0.2) == waits
-    assert asked == ([[engine.CPU[0]], [engine.OPENVINO]] if waits else [[engine.OPENVINO, engine.CPU[0]]])
+    assert asked == ([[sessions.CPU[0]], [sessions.OPENVINO]] if waits else [[sessions.OPENVINO, sessions.CPU[0]]])
 
 
 def test_vectors_are_compared_at_length_one(tmp_path):

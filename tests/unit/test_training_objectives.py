@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mlaas import answerer, classifier, embedder, engine, generator, recognizer
+from mlaas import answerer, classifier, embedder, engine, generator, recognizer, tokens
 from mlaas.contracts import TrainRequest, parse
 from mlaas.entities import spans
 from mlaas.errors import InvalidRequest
@@ -375,7 +375,7 @@ def plain(model: engine.Model, text: str, count: int) -> list[str]:
     ids = model.tokenizer.encode(text).ids[:-1]
     new: list[int] = []
     for _ in range(count):
-        one = engine.Encoded(ids=ids + new, type_ids=[0] * len(ids + new), offsets=[], truncated=False)
+        one = tokens.Encoded(ids=ids + new, type_ids=[0] * len(ids + new), offsets=[], truncated=False)
         ((_, logits, _),) = model.run([one], output="logits")
         logits[0, -1, [0, 1, 2, 4]] = -np.inf  # special tokens that end nothing
         new.append(int(logits[0, -1].argmax()))

@@ -100,19 +100,19 @@ def bodies(texts: int) -> Bodies:
     return [json.dumps({"model": model, "predict_input": {"input_text": [next(known) for _ in range(texts)]}}).encode() for _ in range(256)]
 
 
+def environment(home: Path) -> dict[str, str]:
+    """Of a function's process that finds its models in `home`."""
+    return {**os.environ, "MLAAS_HOST": "127.0.0.1", "MLAAS_ROOT": str(home), "MLAAS_HOME": str(home / "home")}
+
+
 @contextmanager
 def served(home: Path, port: int, settings: dict[str, str]) -> Iterator[Server]:
     """The function's process, ready, on `port`."""
-    environment = {
-        **os.environ,
-        "PORT": str(port),
-        "MLAAS_HOST": "127.0.0.1",
-        "MLAAS_ROOT": str(home),
-        "MLAAS_HOME": str(home / "home"),
-        **settings,
-    }
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlaas.serve", "functions/classify"], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "mlaas.serve", "functions/classify"],
+        cwd=ROOT,
+        env=environment(home) | {"PORT": str(port)} | settings,
+        stderr=subprocess.DEVNULL,
     )
     try:
         while True:

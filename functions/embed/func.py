@@ -8,7 +8,7 @@ from mlaas.runtime import Context, Function, Response
 def answer(request: EmbedRequest) -> EmbedResult:
     loaded = models.load(request.model, request.tokenizer)
     vectors, truncated = embedder.embed(loaded.model, request.predict_input.input_text)
-    return EmbedResult(vectors=vectors.tolist(), dimension=vectors.shape[1], truncated=truncated, model=loaded.version)
+    return EmbedResult(vectors=embedder.listed(vectors), dimension=vectors.shape[1], truncated=truncated, model=loaded.version)
 
 
 function = Function("embed", EmbedRequest, EmbedResult, answer)

@@ -20,10 +20,11 @@ from .objectives import OBJECTIVES
 from .storage import manifests
 from .storage.manifests import MANIFEST, FileRecord
 
-__all__ = ["LAYOUTS", "Bundle", "Layout", "not_loadable", "open_bundle", "verify", "write_manifest"]
+__all__ = ["LAYOUTS", "Bundle", "Layout", "not_loadable", "open_bundle", "reopen_bundle", "verify", "write_manifest"]
 
 FORMAT = "mlaas-bundle"
 VERSION = 1
+_KEPT = 64  # bundles that are remembered
 _EXPORT = "`mlaas export` makes a bundle out of a PyTorch checkpoint."
 
 
@@ -60,6 +61,9 @@ class Layout:
     read: Callable[[Path, Layout], Bundle]
 
 
+_opened: dict[Path, tuple[tuple[object, ...], Bundle]] = {}
+
+
 def open_bundle(folder: Path) -> Bundle:
     """The bundle in `folder`. Raises InvalidRequest saying what is missing or wrong; our own layout's hashes are not read."""
     layout = next((layout for layout in LAYOUTS if (folder / layout.marker).is_file()), None)
@@ -78,6 +82,31 @@ def open_bundle(folder: Path) -> Bundle:
 def not_loadable(why: str, remedy: str) -> InvalidRequest:
     """What is raised for a bundle whose files are there but cannot be used, `why`, and what to do about it."""
     return InvalidRequest(f"the model cannot be loaded: {why}", field="model", remedy=remedy)
+
+
+def reopen_bundle(folder: Path) -> Bundle:
+    """As `open_bundle`, without reading again what was read before and has not changed since: for each of many requests."""
+    stamp = _stamp(folder)
+    known = _opened.get(folder)
+    if known and stamp and known[0] == stamp:
+        return known[1]
+    bundle = open_bundle(folder)
+    if len(_opened) >= _KEPT:
+        _opened.clear()
+    if stamp:
+        _opened[folder] = stamp, bundle
+    return bundle
+
+
+def _stamp(folder: Path) -> tuple[object, ...]:
+    """Differs once a file in the folder is another or was written; nothing for what is no bundle."""
+    if not any(os.path.isfile(f"{folder}/{layout.marker}") for layout in LAYOUTS):
+        return ()
+    names = (f"{parent}/{name}" for parent, _, files in os.walk(folder) for name in files)
+    try:
+        return tuple((name, one.st_ino, one.st_size, one.st_mtime_ns) for name in names for one in (os.stat(name),))
+    except OSError:
+        return ()
 
 
 def write_manifest(

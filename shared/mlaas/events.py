@@ -20,6 +20,7 @@ from cloudevents import conversion as http
 from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent, from_http
 from cloudevents.kafka import KafkaMessage, from_binary, from_structured, to_binary, to_structured
+from pydantic_core import to_json as to_json_bytes  # ten times as fast as json.dumps where there are many numbers
 
 from . import tracing
 from .errors import Malformed
@@ -173,7 +174,7 @@ def to_kafka(event: CloudEvent, *, structured: bool = False) -> tuple[list[tuple
 def to_http(event: CloudEvent) -> tuple[Mapping[str, str], bytes]:
     """Headers and body of an HTTP message: binary mode, or structured where a header cannot carry an attribute."""
     plain = all(_PLAIN.fullmatch(f"{name}{value}") for name, value in event.get_attributes().items())
-    headers, body = http.to_binary(event) if plain else http.to_structured(event)
+    headers, body = http.to_binary(event, _bytes) if plain else http.to_structured(event)
     return headers, body
 
 
@@ -216,7 +217,7 @@ def _json_or_text(body: bytes | str | None) -> Any:
 
 
 def _bytes(data: Any) -> bytes:
-    return data if isinstance(data, bytes) else json.dumps(data, ensure_ascii=False).encode()
+    return data if isinstance(data, bytes) else to_json_bytes(data)
 
 
 def _now() -> str:

@@ -124,7 +124,7 @@ def load(
     settings = settings or current()
     with timing.span("load"), within("model"):
         located = _located("models", ref, settings, progress)
-        bundle = bundles.open_bundle(located.folder)
+        bundle = bundles.reopen_bundle(located.folder)
         if ref.objective and ref.objective != bundle.objective:
             raise InvalidRequest(
                 f"the model's objective is {bundle.objective}",

@@ -47,7 +47,7 @@ Response = tuple[bytes, int, dict[str, str]]
 R = TypeVar("R", bound=Contract)
 S = TypeVar("S", bound=Contract)
 
-PROBLEM = "application/problem+json"
+JSON, PROBLEM = "application/json", "application/problem+json"
 TIMEOUT = "X-Envoy-Expected-Rq-Timeout-Ms"
 # The first class that fits says the status of an HTTP answer (RFC 9110) and the title of the problem (RFC 9457).
 _STATUSES: tuple[tuple[type[MlaasError], int, str], ...] = (
@@ -178,7 +178,7 @@ class Function(Generic[R, S]):
             ) from None
         asked = parse(self.request, data)
         if self.answer and not self._has_to_accept(asked):
-            return _json(self.answered(asked).model_dump(mode="json", exclude_none=True), 200)
+            return self.answered(asked).model_dump_json(exclude_none=True).encode(), 200, {"Content-Type": JSON}
         assert self.accept, "a function answers or accepts"
         cause = events.new(self.capability, data, source="/mlaas/http", id=request.headers.get("Idempotency-Key"))
         return _json(self.accept(asked, cause, True).data, 202)
@@ -310,7 +310,7 @@ def problem_response(error: MlaasError) -> Response:
     return response
 
 
-def _json(body: Any, status: int, content_type: str = "application/json") -> Response:
+def _json(body: Any, status: int, content_type: str = JSON) -> Response:
     return json.dumps(body, ensure_ascii=False).encode(), status, {"Content-Type": content_type}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlaas import contracts
-from mlaas.bundles import open_bundle, verify, write_manifest
+from mlaas.bundles import open_bundle, reopen_bundle, verify, write_manifest
 from mlaas.errors import InvalidRequest
 from mlaas.objectives import OBJECTIVES
 
@@ -306,3 +306,16 @@ def _seconds(folder: Path) -> float:
     start = time.perf_counter()
     open_bundle(folder)
     return time.perf_counter() - start
+
+
+def test_a_bundle_that_did_not_change_is_read_once_and_one_that_did_is_read_and_checked_again(made: Path) -> None:
+    first = reopen_bundle(made)
+    assert reopen_bundle(made) is first
+    write_manifest(made, objective="no-objective", max_length=7, provenance={})
+    assert (reopen_bundle(made).max_length, reopen_bundle(made).objective) == (7, "no-objective")
+    (made / "model.onnx").write_bytes(b"")
+    with pytest.raises(InvalidRequest, match=r"model\.onnx"):
+        reopen_bundle(made)
+    (made / "tokenizer.json").unlink()
+    with pytest.raises(InvalidRequest, match=r"tokenizer\.json"):
+        reopen_bundle(made)

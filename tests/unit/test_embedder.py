@@ -1,5 +1,7 @@
 """Embeddings of a tiny model whose token vectors are known."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -79,3 +81,10 @@ def test_a_model_that_gives_only_logits_is_refused_with_what_to_name_instead(tmp
         embedder.embed(engine.load(getattr(tiny_models, build)(tmp_path / "model")), ["dark"])
     assert caught.value.field == "model.objective"
     assert "no-objective" in caught.value.remedy
+
+
+def test_vectors_are_listed_exactly_and_with_half_of_the_digits(tmp_path):
+    vectors = (np.random.default_rng(0).normal(size=(32, 384)) / 20).astype(np.float32)
+    listed = embedder.listed(vectors[:, ::2])
+    assert np.array_equal(np.asarray(listed, dtype=np.float32), vectors[:, ::2])
+    assert len(json.dumps(listed)) < 0.65 * len(json.dumps(vectors[:, ::2].tolist()))

@@ -134,7 +134,7 @@ def test_a_reply_is_appended_to_the_broker():
     broker = FakeBroker()
     assert subscription((b'{"a": 1}', 200, REPLY), broker)._deliver(event(), 0) is None
     ((topic, headers, value),) = broker.appended
-    assert (topic, headers["ce_id"], value) == ("broker", "2", b'{"a": 1}')
+    assert (topic, headers["ce_id"], value) == ("broker", "2", b'{"a":1}')
 
 
 @pytest.mark.parametrize("answer", [None, (b"", 204, {}), (b"{}", 202, {"Content-Type": "application/json"})])

@@ -50,7 +50,7 @@ base-image: ## Make a base for them from Debian's packages, without a registry; 
 docs: $(READY) ## Write docs/reference from the contract and the settings
 	$(BIN)/python -m mlaas.reference docs/reference
 
-bench: $(READY) ## Measure side by side what the platform is compared with, about an hour; writes bench/results.md
+bench: $(READY) ## Measure side by side what the platform is compared with, about two hours; needs a C++ compiler; writes bench/results.md
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python bench $(ARGS)
 

@@ -31,7 +31,7 @@ SUBJECTS = {
     "servers": 20,
     "function_overhead": 10,
     "events": 20,
-    "vector_search": 30,
+    "vector_search": 50,
     "precision": 15,
     "peers": 30,
 }

@@ -172,7 +172,7 @@ def test_no_header_that_was_tampered_with_reaches_faiss(kind, folders, tmp_path,
 def structure(kind, size):
     """Where lengths are, beside the first header."""
     if kind == "ivf_pq":
-        centroids = 53 + 45 + 4 * DIMENSION * indexes.ivf_pq._cells(COUNT)
+        centroids = 53 + 45 + 4 * DIMENSION * indexes.ivf_pq.cells_of(COUNT)
         return [*range(53, 98), *range(centroids, centroids + 50)]
     if kind == "hnsw":
         vectors = size - 4 * COUNT * DIMENSION - 45

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .exact import Found, selector
 from .faiss_files import library, vectors_of
 
-__all__ = ["Cells", "efforts", "make"]
+__all__ = ["Cells", "cells_of", "efforts", "empty", "make", "training_rows"]
 
 _ROWS = 16_384
 _TRAINING_ROWS = 64  # for each cell; k-means gains little from more
@@ -21,23 +21,32 @@ _SEED = 1234
 
 def make(flat: Path, target: Path, count: int, dimension: int) -> None:
     """Train cells and codes on a sample of the flat file's vectors, and encode all."""
+    index, vectors = empty(count, dimension), vectors_of(flat, count, dimension)
+    index.train(np.array(vectors[training_rows(count)]))
+    for first in range(0, count, _ROWS):
+        index.add(np.array(vectors[first : first + _ROWS]))
+    library().write_index(index, str(target))
+
+
+def empty(count: int, dimension: int) -> Any:
+    """An IndexIVFPQ for `count` vectors, not trained yet."""
     faiss = library()
-    cells = _cells(count)
-    index = faiss.IndexIVFPQ(faiss.IndexFlatL2(dimension), dimension, cells, _subvectors(dimension), 8)
+    index = faiss.IndexIVFPQ(faiss.IndexFlatL2(dimension), dimension, cells_of(count), _subvectors(dimension), 8)
     # Codes of the vectors rather than of their offsets from the cell: no table for each cell to compute at every start.
     index.by_residual = False
     index.cp.max_points_per_centroid = _TRAINING_ROWS
     index.cp.min_points_per_centroid = 1
     index.pq.cp.min_points_per_centroid = 1
-    vectors = vectors_of(flat, count, dimension)
-    sample = np.random.default_rng(_SEED).choice(count, min(count, max(cells * _TRAINING_ROWS, 65_536)), replace=False)
-    index.train(np.array(vectors[np.sort(sample)]))
-    for first in range(0, count, _ROWS):
-        index.add(np.array(vectors[first : first + _ROWS]))
-    faiss.write_index(index, str(target))
+    return index
 
 
-def _cells(count: int) -> int:
+def training_rows(count: int) -> NDArray[np.int64]:
+    """The rows that cells and codes are trained on, in order."""
+    number = min(count, max(cells_of(count) * _TRAINING_ROWS, 65_536))
+    return np.sort(np.random.default_rng(_SEED).choice(count, number, replace=False))
+
+
+def cells_of(count: int) -> int:
     """About 2 sqrt(n), a power of two: cells and their rows then cost a search about the same."""
     return int(max(1, min(2 ** round(np.log2(2 * np.sqrt(count))), count // 4, 65_536)))
 
@@ -49,7 +58,7 @@ def _subvectors(dimension: int) -> int:
 
 def efforts(count: int) -> Iterator[Mapping[str, int]]:
     """Cells that are searched, and candidates whose vectors are compared for each result; the last finds everything."""
-    cells, probes = _cells(count), 4
+    cells, probes = cells_of(count), 4
     while probes < cells:
         for candidates in (10, 30):
             yield {"probes": probes, "candidates": candidates}

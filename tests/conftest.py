@@ -15,9 +15,12 @@ import pytest
 
 from mlaas import documents, http_server, models, serve, settings
 from mlaas import served as served_counts
+from mlaas.local.processes import free_port
 from mlaas.settings import Settings
+from mlaas.testing import web_platform
 from mlaas.testing.homes import tiny_home
 from mlaas.testing.s3_server import S3Server, credentials, running_s3_server
+from mlaas.testing.web_home import TOKEN, web_home
 
 FUNCTIONS = Path(__file__).parent.parent / "functions"
 
@@ -66,6 +69,32 @@ def _serving(function: ModuleType) -> Iterator[str]:
     server.trigger.pull_trigger(server.close)
     server.task_dispatcher.shutdown(timeout=2)
     server.close()
+
+
+@pytest.fixture(scope="module")
+def web_made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home whose web app has something on every page, made once for a module."""
+    return web_home(tmp_path_factory.mktemp("web"))
+
+
+@pytest.fixture
+def web_settings(web_made: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """This process is configured for it, and for a gateway that `web_url` starts."""
+    where = {"home": str(web_made.home), "token": TOKEN, "url": f"http://127.0.0.1:{free_port()}"}
+    for name, value in settings.named(**where).items():
+        monkeypatch.setenv(name, value)
+    settings.current.cache_clear()
+    models.forget()
+    yield settings.current()
+    documents.shared().close()
+    settings.current.cache_clear()
+
+
+@pytest.fixture
+def web_url(web_settings: Settings) -> Iterator[str]:
+    """The functions behind one port, as the web app and a browser speak to them."""
+    with web_platform.running(int(web_settings.url.rpartition(":")[2])) as url:
+        yield url
 
 
 @pytest.fixture(params=["mlaas.serve", "parliament"])

@@ -47,7 +47,7 @@ class Answer:
 
 
 class HttpClient:
-    """The platform's HTTP port at `url`."""
+    """The platform's HTTP port at `url`; `{function}` in it stands for a function's name, where each has an address of its own."""
 
     def __init__(self, url: str, *, timeout: float = 60.0) -> None:
         self._url = url.rstrip("/")
@@ -59,14 +59,14 @@ class HttpClient:
         headers = {"Content-Type": "application/json"}
         if idempotency_key:
             headers["Idempotency-Key"] = idempotency_key
+        named = self._url.replace("{function}", capability.replace("_", "-"))
+        url = named if named != self._url else f"{self._url}/{capability}"
         started = time.perf_counter()
         try:
-            response = self._session.post(
-                f"{self._url}/{capability}", data=json.dumps(request).encode(), headers=headers, timeout=self._timeout
-            )
+            response = self._session.post(url, data=json.dumps(request).encode(), headers=headers, timeout=self._timeout)
             body = response.json()
         except (requests.RequestException, ValueError) as error:
-            raise Unavailable(f"no platform answers at {self._url}", remedy="Start it with `mlaas up`, or set MLAAS_URL.") from error
+            raise Unavailable(f"no platform answers at {named}", remedy="Start it with `mlaas up`, or set MLAAS_URL.") from error
         seconds = time.perf_counter() - started
         if response.status_code == 429 or response.status_code >= 500:
             raise Unavailable(body.get("detail", "the platform cannot answer now"), remedy=body.get("remedy"))

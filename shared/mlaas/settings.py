@@ -103,7 +103,13 @@ class Settings:
     kafka_partitions: int = _setting(
         "MLAAS_KAFKA_PARTITIONS", 4, _positive, "Partitions of the topics that `mlaas up` makes; those that exist keep theirs."
     )
-    url: str = _setting("MLAAS_URL", "http://127.0.0.1:8080", str, "Where the command line finds the platform's HTTP port.")
+    url: str = _setting(
+        "MLAAS_URL",
+        "http://127.0.0.1:8080",
+        str,
+        "Where the command line and the web app find the platform: its HTTP port, or each function by its name, "
+        "e.g. `http://{function}.mlaas.svc.cluster.local`.",
+    )
     token: str | None = _setting(
         "MLAAS_TOKEN",
         None,

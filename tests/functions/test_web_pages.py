@@ -7,30 +7,20 @@ from typing import Any
 
 import pytest
 
-from mlaas import documents, serve, settings
+from mlaas import serve
 from mlaas.catalog import Catalog
 from mlaas.documents import shared
 from mlaas.settings import Settings
-from mlaas.testing.web_home import TOKEN, web_home
+from mlaas.testing.web_home import TOKEN
 
 FUNCTION = Path(__file__).parents[2] / "functions" / "catalog"
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 KNOWN = {"Authorization": f"Bearer {TOKEN}"}
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return web_home(tmp_path_factory.mktemp("web"))
-
-
 @pytest.fixture
-def client(made: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name, value in {"MLAAS_HOME": str(made.home), "MLAAS_TOKEN": TOKEN}.items():
-        monkeypatch.setenv(name, value)
-    settings.current.cache_clear()
-    yield serve.create_app(serve.load_function(FUNCTION), serve.State(ready=True)).test_client()
-    documents.shared().close()
-    settings.current.cache_clear()
+def client(web_settings: Settings) -> Any:
+    return serve.create_app(serve.load_function(FUNCTION), serve.State(ready=True)).test_client()
 
 
 def text(client: Any, path: str, **options: Any) -> str:

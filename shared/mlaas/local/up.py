@@ -12,6 +12,7 @@ from .. import display, logs
 from ..catalog import Catalog
 from ..documents import shared
 from ..settings import Settings, current
+from ..web.session import invitation
 from .platform import Platform
 
 __all__ = ["run"]
@@ -32,10 +33,13 @@ def run(*, port: int, kafka_port: int, kafka: str | None, home: Path | None, as_
             display.note(line)
 
     with Platform(settings, port=port, kafka_port=kafka_port, kafka_external=kafka, say=say) as platform:
+        web = platform.url + invitation(settings)
         if as_json:
-            display.json_({"url": platform.url, "kafka": platform.bootstrap, "home": str(settings.home), "token": settings.token})
+            display.json_(
+                {"url": platform.url, "kafka": platform.bootstrap, "home": str(settings.home), "token": settings.token, "web": web}
+            )
         else:
-            display.console.print(_welcome(platform, settings), markup=False, soft_wrap=True)
+            display.console.print(_welcome(platform, settings, web), markup=False, soft_wrap=True)
         platform.wait()
         say("stopping")
     say("stopped; nothing is left running")
@@ -48,7 +52,7 @@ def _own_token(path: Path) -> str:
     return path.read_text().strip()
 
 
-def _welcome(platform: Platform, settings: Settings) -> str:
+def _welcome(platform: Platform, settings: Settings, web: str) -> str:
     default = Settings()
     exports = {"MLAAS_URL": platform.url, "MLAAS_KAFKA": platform.bootstrap, "MLAAS_HOME": str(settings.home)}
     usual = {"MLAAS_URL": default.url, "MLAAS_KAFKA": default.kafka, "MLAAS_HOME": str(default.home.expanduser())}
@@ -58,7 +62,9 @@ def _welcome(platform: Platform, settings: Settings) -> str:
     known = {entry["name"] for entry in Catalog(shared(settings)).versions("models")}
     return "\n".join(
         [
-            f"\nHTTP   {platform.url}        functions: {', '.join(sorted(platform.functions))}",
+            f"\nWeb    {web}",
+            f"       logs in once, within a day; later {platform.url} and the token",
+            f"HTTP   {platform.url}        functions: {', '.join(sorted(platform.functions))}",
             f"Kafka  {platform.bootstrap}        requests to mlaas.requests, replies in mlaas.events",
             f"State  {settings.home}",
             f"Token  {settings.token}        changes the catalog at {platform.url}/catalog/v1, on this machine only\n",

@@ -7,12 +7,12 @@ from urllib.parse import urlencode
 
 import flask
 
-from ..catalog import contracts as schemas
 from ..catalog import listing
+from ..catalog.contracts import ListQuery
 from ..catalog_api import shown
 from ..contracts import parse
 from ..errors import InvalidRequest
-from .page import Visit, kind_of
+from .page import Page, Visit, kind_of
 
 __all__ = ["PAGES", "TITLES"]
 
@@ -24,9 +24,9 @@ def entries(visit: Visit, kind: str) -> Any:
     """The entries of a kind that the visitor may see and looks for."""
     of, asked = kind_of(kind), {name: values for name, values in flask.request.args.to_dict(flat=False).items() if any(values)}
     given = {name: asked[name] if name == "tag" else asked[name][-1] for name in _KNOWN if name in asked}
-    refused, query = None, schemas.ListQuery()
+    refused, query = None, ListQuery()
     try:
-        query = parse(schemas.ListQuery, given)
+        query = parse(ListQuery, given)
     except InvalidRequest as error:
         refused = error
     page = listing.search(
@@ -60,4 +60,4 @@ def _choices(found: list[Any]) -> dict[str, list[str]]:
     }
 
 
-PAGES = (("/<kind>", entries, ("GET",)),)
+PAGES = (Page("/<kind>", entries),)

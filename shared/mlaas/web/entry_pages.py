@@ -13,7 +13,8 @@ from ..errors import MlaasError, NotFound
 from ..tasks import Tasks
 from . import charts, lineage_graph, markdown
 from .catalog_pages import TITLES
-from .page import Visit, kind_of
+from .page import Page, Visit, kind_of
+from .trials import trial_of
 
 __all__ = ["PAGES"]
 
@@ -45,6 +46,7 @@ def entry(visit: Visit, kind: str, name: str) -> Any:
         classes=evaluation.get("per_class") or evaluation.get("per_type") or {},
         confusion=charts.confusion(evaluation.get("confusion")),
         curves=charts.curves(_history(visit, body)),
+        trial=trial_of(of, body.get("objective")),
         figures=(body.get("card") or {}).get("figures") or {},
     )
 
@@ -95,8 +97,8 @@ def card(visit: Visit, kind: str, name: str, version: str) -> Any:
 
 
 PAGES = (
-    ("/<kind>/<name>", entry, ("GET",)),
-    ("/<kind>/<name>/versions/<version>/files", file_list, ("GET",)),
-    ("/<kind>/<name>/versions/<version>/files/<path:file>", file, ("GET",)),
-    ("/<kind>/<name>/versions/<version>/card", card, ("GET",)),
+    Page("/<kind>/<name>", entry),
+    Page("/<kind>/<name>/versions/<version>/files", file_list),
+    Page("/<kind>/<name>/versions/<version>/files/<path:file>", file),
+    Page("/<kind>/<name>/versions/<version>/card", card),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .page import Visit
+from .page import Page, Visit
 
 __all__ = ["KEYS", "PAGES"]
 
@@ -23,4 +23,4 @@ def help_(visit: Visit) -> Any:
     return visit.show("help.html", keys=KEYS)
 
 
-PAGES = (("/help", help_, ("GET",)),)
+PAGES = (Page("/help", help_),)

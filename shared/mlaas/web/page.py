@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import flask
 
@@ -23,11 +24,13 @@ from ..catalog.entries import Entry
 from ..catalog.kinds import NOUNS
 from ..catalog_api.access import ANONYMOUS, Principal, principal_of
 from ..documents import Documents, shared
-from ..errors import MlaasError, NotFound
+from ..errors import MlaasError, NotFound, Unauthenticated
 from ..runtime import outcome_of, problem
 from ..settings import Settings, current
+from . import session
+from .session import Session
 
-__all__ = ["Visit", "answered", "guarded", "nothing"]
+__all__ = ["Page", "Visit", "answered", "guarded", "kind_of", "nothing"]
 
 STATIC = Path(__file__).parent / "static"
 POLICY = (
@@ -50,6 +53,7 @@ class Visit:
 
     settings: Settings
     principal: Principal
+    session: Session | None = None
 
     @property
     def documents(self) -> Documents:
@@ -82,8 +86,19 @@ class Visit:
 View = Callable[..., Any]
 
 
-def answered(view: View) -> View:
-    """`view(visit, ...)` as Flask calls it: with the visitor, a line in the log, and an error as a page."""
+@dataclass(frozen=True)
+class Page:
+    """A view at a path; one that is `closed` is for who is logged in."""
+
+    rule: str
+    view: View
+    methods: tuple[str, ...] = ("GET",)
+    closed: bool = False
+
+
+def answered(page: Page) -> View:
+    """The view of `page` as Flask calls it: with the visitor, a line in the log, and an error as a page."""
+    view = page.view
 
     @wraps(view)
     def answer(**path: str) -> Any:
@@ -91,7 +106,11 @@ def answered(view: View) -> View:
         visit = Visit(settings, ANONYMOUS)
         with logs.bound(capability="web", operation=view.__name__):
             try:
-                visit = Visit(settings, principal_of(flask.request.headers.get("Authorization"), settings))
+                visit = _visit(settings)
+                if flask.request.method == "POST":
+                    session.check_form(visit.session)
+                if page.closed and not visit.principal.trusted:
+                    return _to_login(visit)
                 return view(visit, **path)
             except MlaasError as error:
                 outcome = outcome_of(error)
@@ -108,6 +127,22 @@ def answered(view: View) -> View:
                 log.info("request.answered", extra={"fields": {"outcome": outcome, "ms": round(seconds * 1000, 1)}})
 
     return answer
+
+
+def _visit(settings: Settings) -> Visit:
+    """Who visits: by the credentials of the request, else by the session."""
+    if authorization := flask.request.headers.get("Authorization"):
+        return Visit(settings, principal_of(authorization, settings))
+    found = session.current(settings)
+    return Visit(settings, found.principal if found else ANONYMOUS, found)
+
+
+def _to_login(visit: Visit) -> Any:
+    """To the login, and after it back to where a page was asked for; what a script asks for is refused."""
+    if visit.in_place:
+        raise Unauthenticated("you are not logged in any more", remedy="Load the page again to log in.")
+    back = flask.request.full_path.rstrip("?") if flask.request.method == "GET" else "/web/"
+    return flask.redirect(f"/web/login?{urlencode({'next': back})}", 303)
 
 
 def _refused(visit: Visit, found: dict[str, Any]) -> flask.Response:

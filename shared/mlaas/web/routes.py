@@ -9,11 +9,11 @@ import flask
 
 from .. import catalog_api
 from ..settings import Settings
-from . import catalog_pages, entry_pages, formats, help_page, page, start_page
+from . import catalog_pages, entry_pages, formats, help_page, login_pages, page, start_page, try_pages
 
 __all__ = ["Routes"]
 
-FAMILIES = (start_page, help_page, catalog_pages, entry_pages)
+FAMILIES = (start_page, help_page, login_pages, catalog_pages, entry_pages, try_pages)
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Routes:
 def _pages() -> flask.Blueprint:
     pages = flask.Blueprint("web", __name__, url_prefix="/web", template_folder="templates", static_folder="static")
     for family in FAMILIES:
-        for rule, view, methods in family.PAGES:
-            pages.add_url_rule(rule, view.__name__, page.answered(view), methods=list(methods))
-    pages.add_url_rule("/<path:_>", "nothing", page.answered(page.nothing))
+        for one in family.PAGES:
+            pages.add_url_rule(one.rule, one.view.__name__, page.answered(one), methods=list(one.methods))
+    pages.add_url_rule("/<path:_>", "nothing", page.answered(page.Page("/<path:_>", page.nothing)))
     for name, show in formats.FILTERS.items():
         pages.add_app_template_filter(show, name)
     pages.after_request(page.guarded)

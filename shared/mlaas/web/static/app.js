@@ -24,3 +24,28 @@ document.addEventListener("keydown", (event) => {
 
 // A list that is narrowed by a choice shows it at once.
 document.querySelectorAll("form.find select").forEach((one) => one.addEventListener("change", () => one.form.requestSubmit()));
+
+// A form that is answered where it stands; Ctrl+Enter sends it from within a text.
+async function put(target, url, options = {}) {
+  target.setAttribute("aria-busy", "true");
+  try {
+    const answer = await fetch(url, { ...options, headers: { "X-In-Place": "1" } });
+    target.innerHTML = await answer.text();
+  } catch {
+    target.innerHTML = '<div class="problem"><p><strong>The platform does not answer.</strong></p><p>Try again in a moment.</p></div>';
+  }
+  target.removeAttribute("aria-busy");
+}
+
+document.querySelectorAll("form[data-in-place]").forEach((form) => {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = form.querySelector("button[type=submit]");
+    button.setAttribute("aria-busy", "true");
+    await put(document.getElementById(form.dataset.inPlace), form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+    button.removeAttribute("aria-busy");
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+});

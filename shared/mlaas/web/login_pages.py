@@ -1,0 +1,47 @@
+"""Logging in with the platform's token, or by the link that `mlaas up` prints; and out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flask
+
+from ..catalog_api.access import principal_of
+from ..errors import Unauthenticated
+from . import session
+from .page import Page, Visit
+
+__all__ = ["PAGES"]
+
+
+def login(visit: Visit) -> Any:
+    """The form, and what it sends."""
+    back = session.way_back(flask.request.values.get("next"))
+    if flask.request.method == "GET":
+        return visit.show("login.html", back=back, wrong=None)
+    token = flask.request.form.get("token", "").strip()
+    try:
+        principal = principal_of(f"Bearer {token}", visit.settings)
+    except Unauthenticated:
+        return visit.show("login.html", status=401, back=back, wrong="This is not the platform's token." if token else "Give the token.")
+    response = flask.redirect(back, 303)
+    session.open_(visit.settings, principal, response)  # type: ignore[arg-type]
+    return response
+
+
+def enter(visit: Visit) -> Any:
+    """A page that goes on by itself: after a redirect from elsewhere a browser would not send the new cookie."""
+    principal = session.accept(visit.settings, visit.documents, flask.request.args.get("code", ""))
+    response = visit.show("entered.html")
+    session.open_(visit.settings, principal, response)
+    return response
+
+
+def logout(visit: Visit) -> Any:
+    """End the session."""
+    response = flask.redirect("/web/", 303)
+    session.close(response)  # type: ignore[arg-type]
+    return response
+
+
+PAGES = (Page("/login", login, ("GET", "POST")), Page("/enter", enter), Page("/logout", logout, ("POST",)))

@@ -1,0 +1,108 @@
+"""Who is logged in: a signed cookie that only this host's pages send, an invitation that opens one once, and what a form proves itself by.
+
+The key is the platform's token, so that another token ends every session. No page and no address holds the token itself.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import flask
+from itsdangerous import BadData, URLSafeTimedSerializer
+
+from ..catalog_api.access import Principal
+from ..documents import Documents
+from ..errors import InvalidRequest, Unauthenticated
+from ..settings import Settings
+
+__all__ = ["Session", "accept", "check_form", "close", "current", "invitation", "open_", "way_back"]
+
+COOKIE = "mlaas_session"
+SECONDS = 12 * 3600
+INVITATION_SECONDS = 24 * 3600
+_USED = "invitations"  # the collection of those that were used
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session: its id, whose it is, and the text by which this session's forms are known."""
+
+    id: str
+    name: str
+    csrf: str
+
+    @property
+    def principal(self) -> Principal:
+        """Who is logged in."""
+        return Principal(self.name, trusted=True)
+
+
+def current(settings: Settings) -> Session | None:
+    """The session of this request; None where there is none, or one that is over."""
+    try:
+        kept = _signer(settings, "session").loads(flask.request.cookies.get(COOKIE, ""), max_age=SECONDS)
+        return _session(settings, str(kept["id"]), str(kept["name"]))
+    except (BadData, KeyError, TypeError):
+        return None
+
+
+def open_(settings: Settings, principal: Principal, response: flask.Response) -> None:
+    """Let `response` begin a session of `principal`."""
+    value = _signer(settings, "session").dumps({"id": secrets.token_urlsafe(12), "name": principal.name or ""})
+    response.set_cookie(COOKIE, str(value), max_age=SECONDS, httponly=True, samesite="Strict", secure=_is_secure(), path="/web")
+
+
+def close(response: flask.Response) -> None:
+    """Let `response` end the session."""
+    response.delete_cookie(COOKIE, path="/web", httponly=True, samesite="Strict", secure=_is_secure())
+
+
+def check_form(session: Session | None) -> None:
+    """Raise InvalidRequest for a form that another site sends, or that is none of this session."""
+    if flask.request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        raise InvalidRequest("this form comes from another site", remedy="Open the page here and send its form.")
+    if session and not hmac.compare_digest(flask.request.form.get("csrf", "").encode("utf-8", "replace"), session.csrf.encode()):
+        raise InvalidRequest("this form is not from this session", remedy="Load the page again and send its form.")
+
+
+def invitation(settings: Settings) -> str:
+    """A path that logs in who opens it first, within a day. It says nothing of the token."""
+    return f"/web/enter?code={_signer(settings, 'invitation').dumps(secrets.token_urlsafe(12))!s}"
+
+
+def accept(settings: Settings, documents: Documents, code: str) -> Principal:
+    """Who opens an invitation. Raises Unauthenticated for one that was used, is too old, or was never made."""
+    remedy = "Log in with the token, which `mlaas up` says at its start."
+    try:
+        nonce = str(_signer(settings, "invitation").loads(code, max_age=INVITATION_SECONDS))
+    except BadData:
+        raise Unauthenticated("this link does not log in any more", remedy=remedy) from None
+    if not documents.insert(_USED, nonce, {}):
+        raise Unauthenticated("this link has been used", remedy=remedy)
+    return Principal("token", trusted=True)
+
+
+def way_back(text: str | None) -> str:
+    """Where to go after a login: a page of this app, whatever `text` says."""
+    found = urlsplit(text or "")
+    mine = not found.scheme and not found.netloc and found.path.startswith("/web/") and "\\" not in (text or "") and "//" not in found.path
+    return found.path + (f"?{found.query}" if found.query else "") if mine else "/web/"
+
+
+def _session(settings: Settings, id: str, name: str) -> Session:
+    return Session(id, name, hmac.new((settings.token or "").encode(), f"csrf/{id}".encode(), "sha256").hexdigest())
+
+
+def _signer(settings: Settings, purpose: str) -> URLSafeTimedSerializer:
+    if not settings.token:
+        raise BadData("there is no token, and so nobody can log in")
+    return URLSafeTimedSerializer(
+        settings.token, salt=f"mlaas.web.{purpose}", signer_kwargs={"digest_method": "sha256", "key_derivation": "hmac"}
+    )
+
+
+def _is_secure() -> bool:
+    return flask.request.is_secure or flask.request.headers.get("X-Forwarded-Proto") == "https"

@@ -14,6 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,train,tracing,local,samples,dev]'
+	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib shared functions || true  # half of a cold start otherwise; uv does not
 	$(BIN)/python -m mlaas.local.kafka_server install
 	$(BIN)/python -m mlaas.testing.mongo_server install
 	touch $@

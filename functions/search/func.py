@@ -7,8 +7,7 @@ from mlaas.runtime import Context, Function, Response
 
 def answer(request: SearchRequest) -> SearchResult:
     index = models.load_store(request.dataset)
-    loaded = models.load(request.model or index.model, request.tokenizer)
-    index.store.require_model(loaded.version.digest)
+    loaded = models.load_for(index, request.model, request.tokenizer)
     texts = request.search_input.input_text
     vectors, truncated = embedder.embed(loaded.model, texts)
     with timing.span("search"):

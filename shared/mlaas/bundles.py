@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from . import hugging_face_repository as repository
+from . import precision
 from .errors import InvalidRequest
 from .objectives import OBJECTIVES
+from .precision import Variant
 from .storage import manifests
 from .storage.manifests import MANIFEST, FileRecord
 
@@ -33,7 +35,7 @@ class Bundle:
     """A model that can be served. `digest` is the sha256 over its files' names and sha256s; `max_length` is in tokens.
 
     `pooling` is how token vectors become one vector: `mean`, `cls`, or None where the graph or nobody does it;
-    `normalize` says whether that vector is then scaled to length 1.
+    `normalize` says whether that vector is then scaled to length 1. `variants` are what there is beside `graph`, as it was measured.
     """
 
     folder: Path
@@ -48,6 +50,11 @@ class Bundle:
     mask_token: str | None
     provenance: dict[str, Any]
     config: dict[str, Any]
+    variants: tuple[Variant, ...] = ()
+
+    def graph_of(self, variant: str) -> Path:
+        """The graph of one of `variants`, or the published one."""
+        return next((self.folder / one.file for one in self.variants if one.name == variant), self.graph)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +125,7 @@ def write_manifest(
     normalize: bool = False,
     max_length: int,
     provenance: Mapping[str, Any],
+    variants: Iterable[Variant] = (),
 ) -> Bundle:
     """Make `folder` a bundle: hash every file, see them to disk, write `manifest.json` last and atomically."""
     (folder / MANIFEST).unlink(missing_ok=True)  # an old one would vouch for files that have changed
@@ -134,6 +142,7 @@ def write_manifest(
         "max_length": max_length,
         "mask_token": repository.mask_token(folder),
         "provenance": dict(provenance),
+        "variants": [one.table() for one in variants],
         "files": manifests.table(manifests.describe(folder, names)),
     }
     _check(document)
@@ -167,6 +176,7 @@ def _read_own(folder: Path, layout: Layout) -> Bundle:
         tokenizer=folder / "tokenizer.json",
         mask_token=document["mask_token"],
         provenance=document["provenance"],
+        variants=precision.read(document.get("variants", []), files) or (),
         config=manifests.read_json(folder / "config.json"),
     )
 
@@ -225,6 +235,8 @@ def _check(document: Mapping[str, Any]) -> dict[str, FileRecord]:
     for name in OWN.required:
         if name != MANIFEST and name not in files:
             raise InvalidRequest(f"the manifest does not name `{name}`", field="path", remedy=_EXPORT)
+    if precision.read(document.get("variants", []), files) is None:  # older manifests have none
+        raise InvalidRequest("the manifest's `variants` are not ones that this release understands", field="path", remedy=_EXPORT)
     return files
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "LoaderKwargs",
     "ModelRef",
     "ModelRequest",
+    "ModelSource",
     "ModelVersion",
     "Neighbour",
     "OutputRef",
@@ -87,7 +88,7 @@ class TokenizerRef(Contract):
     storage_type: StorageType = "local"
 
 
-class ModelRef(Contract):
+class ModelSource(Contract):
     """Which model: a path in a storage, or a name in the catalog."""
 
     path: Path_ | None = None
@@ -98,9 +99,29 @@ class ModelRef(Contract):
     revision: str | None = Field(None, max_length=200, description="A version of the catalog entry or a revision on the hub.")
 
     @model_validator(mode="after")
-    def _path_or_name(self) -> ModelRef:
+    def _path_or_name(self) -> ModelSource:
         if (self.path is None) == (self.name is None):
             raise ValueError("give either `path` (with `storage_type`) or `name`")
+        return self
+
+
+class ModelRef(ModelSource):
+    """Which model answers, and in which variant: fp32 unless something else is asked for."""
+
+    variant: Literal["fp32", "bf16", "int8", "fp16"] | None = Field(None, description="The variant that answers, whatever it loses.")
+    max_accuracy_loss: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="The fastest variant may answer that was measured to lose at most this of the model's main metric (0.01: one in a "
+        "hundred), on its held-out rows. Without it that of MLAAS_MAX_ACCURACY_LOSS.",
+    )
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> ModelRef:
+        if self.variant is not None and self.max_accuracy_loss is not None:
+            raise ValueError("give either `variant` or `max_accuracy_loss`")
         return self
 
 
@@ -354,6 +375,12 @@ class IndexUpdate(Contract):
     compact: bool = Field(False, description="Merge everything into one index, without what was removed; otherwise done when it pays.")
 
 
+def _of_an_index(model: ModelRef) -> ModelRef:
+    if model.max_accuracy_loss is not None:
+        raise ValueError("an index is embedded by one variant, whatever machine does it: name it in `variant`, or leave both out for fp32")
+    return model
+
+
 class IndexRequest(Contract):
     """Embed documents and build a searchable vector store, or update one."""
 
@@ -375,6 +402,11 @@ class IndexRequest(Contract):
             raise ValueError("an `update` needs ids: name their column in `dataset.loader_kwargs.id_column`")
         return self
 
+    @field_validator("model")
+    @classmethod
+    def _one_variant(cls, model: ModelRef) -> ModelRef:
+        return _of_an_index(model)
+
 
 class IndexAfter(Contract):
     """An index to build when the training has succeeded; `model` is the trained one unless another is named."""
@@ -385,6 +417,11 @@ class IndexAfter(Contract):
     vector_store_save: VectorStoreSave
     index_type: IndexType = None
     recall: Recall = None
+
+    @field_validator("model")
+    @classmethod
+    def _one_variant(cls, model: ModelRef | None) -> ModelRef | None:
+        return model and _of_an_index(model)
 
 
 class Optimizer(Contract):
@@ -596,7 +633,7 @@ class ModelSave(Contract):
 class ModelRequest(Contract):
     """Export a checkpoint to ONNX as it is, and publish it in the catalog."""
 
-    model: ModelRef
+    model: ModelSource
     model_save: ModelSave
 
     @model_validator(mode="after")
@@ -606,7 +643,7 @@ class ModelRequest(Contract):
         return self
 
 
-class TrainModelRef(ModelRef):
+class TrainModelRef(ModelSource):
     """What to train: a checkpoint, or an architecture that needs none."""
 
     architecture: Literal["tfidf-linear", "tfidf-boosting"] | None = Field(
@@ -645,6 +682,8 @@ class ModelVersion(Contract):
     objective: str
     name: str | None = None
     version: str | None = None
+    variant: str | None = Field(None, description="In which variant: fp32, bf16, int8, fp16. Of an index, that of the vectors in it.")
+    provider: str | None = Field(None, description="ONNX Runtime's provider that computed the answer.")
 
 
 class LabelScore(Contract):

@@ -1,13 +1,14 @@
 """ONNX Runtime: a bundle becomes a model that turns texts into arrays, in batches that hold a bounded number of tokens.
 
-OpenVINO takes long to load: where a caller waits, the plain CPU provider answers until it is ready.
+OpenVINO and CUDA take long to load: where a caller waits, the plain CPU provider answers in float32 until they are ready.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import callers, limits, metrics, provider_switch, sessions, timing, tokens
+from . import callers, limits, metrics, precision, provider_switch, sessions, timing, tokens
 from .batching import Batcher, Part, Work, grouped
 from .bundles import Bundle, not_loadable
+from .errors import InvalidRequest
+from .sessions import CPU, Provider
 from .tokens import Encoded
 
 if TYPE_CHECKING:
     import onnxruntime
 
 __all__ = ["Batch", "Model", "load"]
+
+log = logging.getLogger(__name__)
 
 OUTPUT_BYTES = 256 * 1024**2  # of one batch's widest output: a row per token and a column per vocabulary entry adds up fast
 
@@ -35,12 +40,14 @@ class Model:
     """A loaded model. Any number of threads may use it at once.
 
     `inputs` and `outputs` are the graph's: name to element type, and name to shape (an int, or a name where the size varies).
+    `variant` is the one that `session` computes, on `provider`; `faster` holds the model that takes over, once it is ready.
     `past` holds heads and width of each of a language model's inputs for what it has read before; empty for other models.
     """
 
     bundle: Bundle
     tokenizer: Any  # a tokenizers.Tokenizer, or the NgramTokenizer that stands in its place
     provider: str
+    variant: str
     inputs: dict[str, str]
     outputs: dict[str, list[int | str]]
     pad_id: int
@@ -48,12 +55,19 @@ class Model:
     session: onnxruntime.InferenceSession = field(repr=False)
     past: dict[str, tuple[int, int]] = field(default_factory=dict)
     batcher: Batcher[Encoded] = field(default_factory=Batcher, repr=False)
-    faster: list[onnxruntime.InferenceSession] = field(default_factory=list, repr=False)
+    faster: list[Model] = field(default_factory=list, repr=False)
 
     @property
-    def computing(self) -> onnxruntime.InferenceSession:
-        """The session that computes from now on: the one that loaded fastest, until a faster one is ready."""
-        return self.faster[-1] if self.faster else self.session
+    def computing(self) -> Model:
+        """The model that answers requests from now on: what loaded fastest, until what computes faster is ready.
+
+        A request keeps the one that it began with, so that all of its answer is computed by one session.
+        """
+        return self.faster[-1] if self.faster else self
+
+    def on(self, session: onnxruntime.InferenceSession, variant: str) -> Model:
+        """The same model, computed by another session."""
+        return replace(self, session=session, provider=session.get_providers()[0], variant=variant, faster=[])
 
     def encode(self, texts: Sequence[str], *, pairs: Sequence[str] | None = None, offsets: bool = False) -> list[Encoded]:
         """The texts as tokens, each with its text of `pairs` if they are given, cut to the model's maximum length.
@@ -104,8 +118,8 @@ class Model:
 
     def _compute(self, names: Sequence[str], batch: Sequence[Encoded]) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
         feed, mask = self._feed(batch)
-        _count(*mask.shape)
-        return self.computing.run(list(names), feed), mask
+        _count(mask, self.variant, self.provider)
+        return self.session.run(list(names), feed), mask
 
     def empty_past(self, rows: int) -> dict[str, NDArray[Any]]:
         """What a language model has read before the first token: nothing, (rows, heads, 0, width) for each of its inputs."""
@@ -155,10 +169,18 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
 def load(
-    bundle: Bundle, *, tokenizer: Path | None = None, threads: int = 0, token_budget: int = 8192, batcher: Batcher[Encoded] | None = None
+    bundle: Bundle,
+    *,
+    variant: str = precision.PUBLISHED,
+    exactly: bool = False,
+    tokenizer: Path | None = None,
+    threads: int = 0,
+    token_budget: int = 8192,
+    batcher: Batcher[Encoded] | None = None,
 ) -> Model:
     """The bundle's model, ready to run. `tokenizer` (a tokenizer.json, or the folder that holds one) replaces the bundle's own.
 
+    `variant` is one that the bundle has; unless it is to be `exactly` that, fp32 answers where it does not load, and until it is loaded.
     `threads` is per session, 0 means one per core that the container may use; `token_budget` counts the tokens of one batch, padding
     included; `batcher` says how requests share batches. Raises InvalidRequest where the files are not a model that can be served.
     External data of a graph are read from the graph's own folder only: ONNX Runtime refuses absolute paths, `..` and symbolic links
@@ -168,14 +190,13 @@ def load(
         words = tokens.open_tokenizer(tokenizer or bundle.tokenizer, bundle, own=tokenizer is None)
         import onnxruntime
 
-        # Counting n-grams is for the CPU, and probabilities of trees and linear models are not for bf16.
-        candidates = (
-            [sessions.CPU] if tokens.of_ngrams(bundle) else sessions.providers(onnxruntime.get_available_providers(), sessions.cpu_flags())
-        )
-        later = [each for each in candidates if each[0] == sessions.OPENVINO] if callers.current() and len(candidates) == 2 else []
-        session = sessions.open_session(bundle, threads, [sessions.CPU] if later else candidates)
+        available, flags = onnxruntime.get_available_providers(), sessions.cpu_flags()
+        usual = [CPU] if tokens.of_ngrams(bundle) else sessions.providers(available, flags)  # counting n-grams is for the CPU
+        special = [] if variant == precision.PUBLISHED else sessions.providers(available, flags, variant)
+        later = [each for each in special or usual if each != CPU] if _is_awaited(bundle) and not exactly else []
+        session, loaded = _first_session(bundle, threads, [] if later else special, [CPU] if later else usual, variant, exactly)
         sharing = batcher or Batcher()
-        if session.get_providers()[0] == sessions.CPU[0]:
+        if session.get_providers()[0] == CPU[0]:
             sharing.parallel = limits.cpus()
         else:
             sharing.padding = provider_switch.DEVICE_PADDING
@@ -189,6 +210,7 @@ def load(
             bundle=bundle,
             tokenizer=words,
             provider=session.get_providers()[0],
+            variant=loaded,
             inputs=inputs,
             outputs={node.name: list(node.shape) for node in session.get_outputs()},
             pad_id=tokens.pad_id(words, bundle),
@@ -197,17 +219,37 @@ def load(
             batcher=sharing,
             past={node.name: (node.shape[1], node.shape[3]) for node in session.get_inputs() if node.name.startswith(_PAST)},
         )
-    if later and not model.past:
-        threading.Thread(
-            target=provider_switch.move, args=(model, lambda: sessions.open_session(bundle, threads, later)), daemon=True
-        ).start()
+    log.info("engine.loaded", extra={"fields": {"model": bundle.digest, "variant": model.variant, "provider": model.provider}})
+    if later:
+        named = variant if special else precision.PUBLISHED
+        opening = partial(sessions.open_session, bundle, threads, later, named)
+        threading.Thread(target=provider_switch.move, args=(model, opening, named), daemon=True).start()
     return model
 
 
-def _count(texts: int, length: int) -> None:
-    metrics.TEXTS.add(by=texts)
+def _is_awaited(bundle: Bundle) -> bool:
+    """Whether somebody waits for the model who can be answered by another session first; a text that is being written cannot change it."""
+    return callers.current() is not None and bundle.objective != "causal-lm"
+
+
+def _first_session(
+    bundle: Bundle, threads: int, special: Sequence[Provider], usual: Sequence[Provider], variant: str, exactly: bool
+) -> tuple[onnxruntime.InferenceSession, str]:
+    """The session that computes first, and which variant: that of `special`, or fp32 unless it is to be `exactly` that."""
+    if variant != precision.PUBLISHED and (special or exactly):
+        try:
+            return sessions.open_session(bundle, threads, special, variant), variant
+        except InvalidRequest:
+            if exactly:
+                raise
+    return sessions.open_session(bundle, threads, usual), precision.PUBLISHED
+
+
+def _count(mask: NDArray[np.int64], variant: str, provider: str) -> None:
+    texts = len(mask)
+    metrics.TEXTS.add(variant, provider, by=texts)
     metrics.BATCH_TEXTS.observe(texts)
-    metrics.BATCH_TOKENS.observe(texts * length)
+    metrics.BATCH_TOKENS.observe(mask.size)
 
 
 def _portions(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -120,7 +120,7 @@ def _next(model: Model, rows: Sequence[_Row], past: dict[str, NDArray[Any]]) -> 
         **past,
     }
     names = ["logits", *(name.replace("past_key_values.", "present.") for name in past)]
-    values = model.computing.run(names, {name: given[name] for name in model.inputs})
+    values = model.session.run(names, {name: given[name] for name in model.inputs})
     return values[0][:, -1], dict(zip(past, values[1:], strict=True))
 
 

@@ -79,7 +79,7 @@ BATCH_WAIT_SECONDS = Histogram(
     "mlaas_batch_wait_seconds", "Time from a request's turn to its model, texts tokenized, to the start of its first batch.", PHASE_BUCKETS
 )
 OVERLOADED = Counter("mlaas_overloaded_requests_total", "Requests that were told to come back because too many waited already.")
-TEXTS = Counter("mlaas_texts_total", "Texts that went through a model.")
+TEXTS = Counter("mlaas_texts_total", "Texts that went through a model, by variant and ONNX Runtime's provider.", ("variant", "provider"))
 EVENT_ATTEMPTS = Histogram(
     "mlaas_event_attempts",
     "Which attempt at its event a delivery was, where that is counted: 1 is the first.",

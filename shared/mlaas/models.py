@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from . import bundles, engine, limits, metrics, storage, timing
+from . import bundles, engine, limits, metrics, precision, sessions, storage, timing, tokens
 from .batching import Batcher
 from .catalog import Catalog
-from .contracts import ModelRef, ModelVersion, TokenizerRef, VectorStoreRef
+from .contracts import ModelRef, ModelSource, ModelVersion, TokenizerRef, VectorStoreRef
 from .documents import shared
 from .errors import InvalidRequest, NotFound, within
 from .settings import Settings, current
@@ -23,7 +23,7 @@ from .storage import globs
 if TYPE_CHECKING:
     from .vector_store import VectorStore
 
-__all__ = ["LoadedModel", "LoadedStore", "check", "check_dataset", "check_store", "forget", "load", "load_store"]
+__all__ = ["LoadedModel", "LoadedStore", "check", "check_dataset", "check_store", "forget", "load", "load_for", "load_store"]
 
 T = TypeVar("T")
 
@@ -131,20 +131,61 @@ def load(
                 field="model.objective",
                 remedy="Leave `objective` out or name the model's own.",
             )
+        variant = _variant(ref, bundle, settings)
+        exactly = ref.variant is not None and variant != precision.PUBLISHED
     with timing.span("load"), within("tokenizer"):
+        graph = bundle.graph_of(variant)
         words = storage.fetch(tokenizer.path, tokenizer.storage_type, settings=settings) if tokenizer else None
         model = _models.get(
-            (bundle.digest, words),
+            (bundle.digest, words, variant, exactly),
             lambda: engine.load(
                 bundle,
+                variant=variant,
+                exactly=exactly,
                 tokenizer=words,
                 threads=settings.compute_threads,
                 token_budget=settings.token_budget,
                 batcher=Batcher(wait=settings.batch_wait_ms / 1000, limit=settings.queue_seconds),
             ),
-            size=lambda: sum(file.stat().st_size for file in bundle.graph.parent.glob(f"{bundle.graph.name}*")),
-        )
-    return LoadedModel(model, ModelVersion(digest=bundle.digest, objective=bundle.objective, name=located.name, version=located.version))
+            size=lambda: sum(file.stat().st_size for file in graph.parent.glob(f"{graph.name}*")),
+        ).computing
+    version = ModelVersion(
+        digest=bundle.digest,
+        objective=bundle.objective,
+        name=located.name,
+        version=located.version,
+        variant=model.variant,
+        provider=model.provider,
+    )
+    return LoadedModel(model, version)
+
+
+def load_for(
+    index: LoadedStore,
+    ref: ModelRef | None,
+    tokenizer: TokenizerRef | None = None,
+    *,
+    settings: Settings | None = None,
+    progress: storage.Progress | None = None,
+) -> LoadedModel:
+    """The model that embeds what is searched for in `index`: its own, or that of `ref`, which must be the same one.
+
+    In the variant that embedded the index, unless `ref` says otherwise. Raises as `load` does, and InvalidRequest for another model.
+    """
+    asked = ref or index.model
+    if asked.variant is None and asked.max_accuracy_loss is None:
+        asked = asked.model_copy(update={"variant": index.store.manifest.variant})
+    loaded = load(asked, tokenizer, settings=settings, progress=progress)
+    index.store.require_model(loaded.version.digest)
+    return loaded
+
+
+def _variant(ref: ModelRef, bundle: bundles.Bundle, settings: Settings) -> str:
+    """The variant that a request is to be answered in. Raises InvalidRequest where it names one that there is not."""
+    if ref.variant:
+        return precision.pinned(ref.variant, bundle.variants, neural=not tokens.of_ngrams(bundle), here=sessions.runnable())
+    limit = settings.max_accuracy_loss if ref.max_accuracy_loss is None else ref.max_accuracy_loss
+    return precision.choose(bundle.variants, limit, sessions.runnable()) if bundle.variants and limit is not None else precision.PUBLISHED
 
 
 def load_store(ref: VectorStoreRef, *, settings: Settings | None = None) -> LoadedStore:
@@ -156,7 +197,9 @@ def load_store(ref: VectorStoreRef, *, settings: Settings | None = None) -> Load
         located = _located("indexes", ref, settings)
         store = _stores.get(located.folder, lambda: VectorStore.open(located.folder))
     manifest = store.manifest
-    version = ModelVersion(digest=manifest.digest, objective="vector_store", name=located.name, version=located.version)
+    version = ModelVersion(
+        digest=manifest.digest, objective="vector_store", name=located.name, version=located.version, variant=manifest.variant
+    )
     built_by = {name: value for name, value in manifest.model.items() if name in ("path", "storage_type", "name", "revision")}
     return LoadedStore(store, version, ModelRef.model_validate(built_by))
 
@@ -185,7 +228,7 @@ def forget() -> None:
     _stores.clear()
 
 
-def check(ref: ModelRef, *, settings: Settings) -> None:
+def check(ref: ModelSource, *, settings: Settings) -> None:
     """Raise NotFound unless the model of `ref` exists; nothing is fetched."""
     if ref.name:
         Catalog(shared(settings)).resolve("models", ref.name, alias=ref.alias, revision=ref.revision)
@@ -215,7 +258,7 @@ def check_store(ref: VectorStoreRef, *, settings: Settings) -> None:
         )
 
 
-def _located(kind: Any, ref: ModelRef | VectorStoreRef, settings: Settings, progress: storage.Progress | None = None) -> Located:
+def _located(kind: Any, ref: ModelSource | VectorStoreRef, settings: Settings, progress: storage.Progress | None = None) -> Located:
     revision = getattr(ref, "revision", None)
     if ref.name:
         entry = Catalog(shared(settings)).resolve(kind, ref.name, alias=ref.alias, revision=revision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,20 +12,23 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["DEVICE_PADDING", "SAME", "move"]
+__all__ = ["DEVICE_PADDING", "MARGIN", "SAME", "move"]
 
 log = logging.getLogger(__name__)
 
 DEVICE_PADDING = 256  # tokens that an accelerator computes in the time of a call
-SAME = 1e-3  # what answers may differ by when a model moves to a faster provider
-PROBES = ("A", "The experiment measures the decay of a neutral particle.", "word " * 60)
+SAME = 1e-3  # what answers in one variant may differ by, whatever provider computes them
+MARGIN = 1e-4  # what those to the probes may: rounding in float32 makes a hundredth of it, bfloat16 or TF32 many times as much
+SENTENCE = "The experiment measures the decay of a neutral particle near Frascati, Italy (2015). "
+PROBE_TOKENS = 1024  # of the longest probe
 
 
-def move(model: Any, open_session: Callable[[], onnxruntime.InferenceSession]) -> bool:
-    """Open another session for `model`, an engine.Model, and have it compute from then on; whether it does.
+def move(model: Any, open_session: Callable[[], onnxruntime.InferenceSession], variant: str) -> bool:
+    """Open another session for `model`, an engine.Model, and have it answer the requests from then on; whether it does.
 
-    It does not where it cannot be opened, or where its answers (probabilities, or vectors of length 1) to a few short texts differ
-    by more than SAME.
+    It does not where it cannot be opened, where it gives no numbers, or where it computes the variant that the model computes
+    now and its answers (probabilities, or vectors of length 1) to probe texts differ by more than MARGIN. Requests that have begun
+    end on the session that they began with. Another `variant` is one that requests allowed, and says so in their answers.
     """
     try:
         session = open_session()
@@ -33,12 +36,12 @@ def move(model: Any, open_session: Callable[[], onnxruntime.InferenceSession]) -
     except Exception as error:  # whatever it is: the model answers as before
         log.warning("engine.not_moved", extra={"fields": {"model": model.bundle.digest, "error": type(error).__name__}})
         return False
-    fields = {"model": model.bundle.digest, "provider": session.get_providers()[0], "difference": difference}
-    if not difference <= SAME:
+    fields = {"model": model.bundle.digest, "provider": session.get_providers()[0], "variant": variant, "difference": difference}
+    if not difference <= (MARGIN if variant == model.variant else np.finfo(np.float64).max):
         log.warning("engine.not_moved", extra={"fields": fields})
         return False
     model.batcher.parallel, model.batcher.padding = 1, DEVICE_PADDING
-    model.faster.append(session)
+    model.faster.append(model.on(session, variant))
     log.info("engine.moved", extra={"fields": fields})
     return True
 
@@ -46,12 +49,24 @@ def move(model: Any, open_session: Callable[[], onnxruntime.InferenceSession]) -
 def _difference(model: Any, session: onnxruntime.InferenceSession) -> float:
     """The largest between the answers of the model's own session and another; NaN where one gives no numbers."""
     worst = 0.0
-    for one in model.encode(PROBES):
-        feed, _ = model._feed([one])  # by itself: nothing is padded
+    for batch in _probes(model):
+        feed, mask = model._feed(batch)
         ours, theirs = (each.run(list(model.outputs), feed) for each in (model.session, session))
         for name, left, right in zip(model.outputs, ours, theirs, strict=True):
-            worst = float(np.maximum(worst, np.abs(_answer(name, left) - _answer(name, right)).max()))
+            apart = np.abs(_answer(name, left) - _answer(name, right))
+            if apart.shape[:2] == mask.shape:
+                apart = apart[mask.astype(bool)]  # what stands at padding is nobody's answer
+            worst = float(np.maximum(worst, apart.max()))
     return worst
+
+
+def _probes(model: Any) -> Iterator[Any]:
+    """Batches of encoded texts: the shortest, one as long as the model reads (or PROBE_TOKENS), and several lengths together, padded."""
+    sentence = len(model.encode([SENTENCE])[0].ids)
+    most = max(1, min(model.bundle.max_length, PROBE_TOKENS) // sentence)
+    yield model.encode(["A"])
+    yield model.encode([SENTENCE * most])
+    yield model.encode([SENTENCE[: 9 * number] for number in range(1, 9)])
 
 
 def _answer(output: str, values: NDArray[Any]) -> NDArray[np.float64]:

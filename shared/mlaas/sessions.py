@@ -1,7 +1,8 @@
 """ONNX Runtime's sessions: which execution provider computes, and a bundle's graph opened on it.
 
-NVIDIA's provider is taken where the installed ONNX Runtime has it, else OpenVINO in bf16 where that is installed and the
-processor computes in bf16, else the plain CPU provider. One that does not load gives way to the next.
+float32 is computed by NVIDIA's provider where the installed ONNX Runtime has it, else by the plain CPU provider. Other variants of a
+model, where one is chosen (`precision`), are computed by what they are for: bf16 by OpenVINO on a processor that computes in bf16, fp16
+by NVIDIA's provider, int8 by the CPU's. A provider that does not load gives way to the next.
 """
 
 from __future__ import annotations
@@ -12,32 +13,40 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import limits
+from . import limits, precision
 from .bundles import Bundle, not_loadable
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["CPU", "OPENVINO", "Provider", "cpu_flags", "open_session", "providers"]
+__all__ = ["CPU", "Provider", "cpu_flags", "open_session", "providers", "runnable"]
 
 log = logging.getLogger(__name__)
 
-OPENVINO = "OpenVINOExecutionProvider"
 OPENVINO_BF16 = '{"CPU":{"INFERENCE_PRECISION_HINT":"bf16"}}'  # the JSON text itself, not the path of a file that holds it
-BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 
 Provider = tuple[str, dict[str, str]]
-CPU: Provider = ("CPUExecutionProvider", {})
+CPU: Provider = (precision.CPU, {})
+CUDA: Provider = (precision.CUDA, {"use_tf32": "0"})  # else float32 is computed with the 10 bits of TF32 where the GPU has it
 
 
-def providers(available: Iterable[str], cpu_flags: Iterable[str]) -> list[Provider]:
-    """The execution providers to try, best first, of those `available` in ONNX Runtime on a processor with `cpu_flags`."""
-    chosen: list[Provider] = []
-    if "CUDAExecutionProvider" in (available := set(available)):
-        chosen.append(("CUDAExecutionProvider", {}))
-    if OPENVINO in available and not BF16_FLAGS.isdisjoint(cpu_flags):
-        chosen.append((OPENVINO, {"device_type": "CPU", "load_config": OPENVINO_BF16}))
-    return [*chosen, CPU]
+def providers(available: Iterable[str], cpu_flags: Iterable[str], variant: str = precision.PUBLISHED) -> list[Provider]:
+    """The execution providers to try for a variant, best first, of those `available` in ONNX Runtime on a processor with `cpu_flags`."""
+    available = set(available)
+    if variant == "int8":
+        return [CPU]
+    if variant == "bf16":
+        able = variant in precision.runnable(available - {precision.CUDA}, set(cpu_flags))
+        return [(precision.OPENVINO, {"device_type": "CPU", "load_config": OPENVINO_BF16})] if able else []
+    cuda = [CUDA] if precision.CUDA in available else []
+    return cuda if variant == "fp16" else [*cuda, CPU]
+
+
+def runnable() -> tuple[str, ...]:
+    """The variants that gain speed on this machine, the fastest first."""
+    import onnxruntime
+
+    return precision.runnable(onnxruntime.get_available_providers(), cpu_flags())
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
@@ -49,7 +58,10 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
     return next((set(line.partition(":")[2].split()) for line in text.splitlines() if line.startswith(("flags", "Features"))), set())
 
 
-def open_session(bundle: Bundle, threads: int, candidates: Sequence[Provider]) -> onnxruntime.InferenceSession:
+def open_session(
+    bundle: Bundle, threads: int, candidates: Sequence[Provider], variant: str = precision.PUBLISHED
+) -> onnxruntime.InferenceSession:
+    """The graph of `variant` on the first of `candidates` that loads it. Raises InvalidRequest where none does."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -63,9 +75,10 @@ def open_session(bundle: Bundle, threads: int, candidates: Sequence[Provider]) -
     options.log_severity_level = 3  # its warnings go to stderr unstructured
     if any(name == "CUDAExecutionProvider" for name, _ in candidates):
         onnxruntime.preload_dlls(directory="")  # CUDA's libraries come as packages, where the loader does not look
+    graph = str(bundle.graph_of(variant))
     for name, settings in candidates:
         try:
-            session = onnxruntime.InferenceSession(str(bundle.graph), options, providers=[(name, settings)], enable_fallback=0)
+            session = onnxruntime.InferenceSession(graph, options, providers=[(name, settings)], enable_fallback=0)
         except failures as error:
             log.warning(
                 "engine.provider_failed", extra={"fields": {"provider": name, "error": type(error).__name__, "model": bundle.digest}}

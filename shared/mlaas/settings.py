@@ -52,6 +52,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:  # nor is NaN
+        raise ValueError(text)
+    return number
+
+
 def _setting(env: str, default: Any, cast: Callable[[str], Any], help: str, *, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"env": env, "cast": cast, "help": help})
 
@@ -156,6 +163,12 @@ class Settings:
     )
     preload_model: str | None = _setting(
         "MLAAS_PRELOAD_MODEL", None, str, 'JSON of a `model` to load before the function is ready, e.g. {"name": "infn-structures"}.'
+    )
+    max_accuracy_loss: float | None = _setting(
+        "MLAAS_MAX_ACCURACY_LOSS",
+        None,
+        _share,
+        "What a faster variant of a model may lose of its main metric (0 to 1), where a request does not say; fp32 answers without.",
     )
     token_budget: int = _setting("MLAAS_TOKEN_BUDGET", 8192, int, "Tokens, padding included, that one inference batch may hold.")
     batch_wait_ms: float = _setting(

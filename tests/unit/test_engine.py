@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -202,23 +203,35 @@ def test_external_data_outside_the_bundle_are_refused(bundle, tmp_path, way_out)
 
 
 @pytest.mark.parametrize(
-    ("available", "flags", "names"),
+    ("available", "flags", "variant", "names"),
     [
-        (["CPUExecutionProvider"], {"amx_bf16"}, ["CPU"]),
-        (["CUDAExecutionProvider", "CPUExecutionProvider"], set(), ["CUDA", "CPU"]),
-        (["OpenVINOExecutionProvider", "CPUExecutionProvider"], {"avx2", "avx512f"}, ["CPU"]),
-        (["OpenVINOExecutionProvider", "CPUExecutionProvider"], {"avx512_bf16"}, ["OpenVINO", "CPU"]),
-        (["OpenVINOExecutionProvider", "CPUExecutionProvider"], {"amx_bf16"}, ["OpenVINO", "CPU"]),
-        (["CPUExecutionProvider", "OpenVINOExecutionProvider", "CUDAExecutionProvider"], {"amx_bf16"}, ["CUDA", "OpenVINO", "CPU"]),
+        ("CPU", "amx_bf16", "fp32", "CPU"),
+        ("CUDA CPU", "", "fp32", "CUDA CPU"),
+        ("CPU OpenVINO CUDA", "amx_bf16", "fp32", "CUDA CPU"),
+        ("OpenVINO CPU", "amx_bf16", "fp32", "CPU"),
+        ("OpenVINO CPU", "avx2 avx512f", "bf16", ""),
+        ("OpenVINO CPU", "avx512_bf16", "bf16", "OpenVINO"),
+        ("OpenVINO CPU", "amx_bf16", "bf16", "OpenVINO"),
+        ("CPU", "amx_bf16", "bf16", ""),
+        ("OpenVINO CPU", "amx_bf16", "int8", "CPU"),
+        ("CUDA CPU", "", "int8", "CPU"),
+        ("CUDA CPU", "", "fp16", "CUDA"),
+        ("CPU", "", "fp16", ""),
     ],
 )
-def test_the_fastest_provider_that_is_installed_and_suits_the_processor_comes_first(available, flags, names):
-    assert [name.removesuffix("ExecutionProvider") for name, _ in sessions.providers(available, flags)] == names
+def test_a_variant_is_computed_by_the_providers_that_compute_it(available, flags, variant, names):
+    installed = [f"{name}ExecutionProvider" for name in available.split()]
+    found = sessions.providers(installed, flags.split(), variant)
+    assert [name.removesuffix("ExecutionProvider") for name, _ in found] == names.split()
 
 
 def test_openvino_is_told_to_compute_in_bf16_by_the_json_text_itself():
-    (_, settings), _ = sessions.providers(["OpenVINOExecutionProvider"], {"amx_bf16"})
+    ((_, settings),) = sessions.providers(["OpenVINOExecutionProvider"], {"amx_bf16"}, "bf16")
     assert settings["load_config"] == '{"CPU":{"INFERENCE_PRECISION_HINT":"bf16"}}'
+
+
+def test_a_gpu_computes_float32_in_float32():
+    assert sessions.providers(["CUDAExecutionProvider"], set())[0][1] == {"use_tf32": "0"}
 
 
 def test_the_processors_flags_are_read_and_their_absence_means_none(tmp_path):
@@ -253,68 +266,129 @@ def test_many_threads_get_the_answers_that_one_gets(model):
 
 
 class Other:
-    """A session that answers as another one does, with `error` added to each number."""
+    """A session that answers as another one does, with up to `error` added to each number of texts of `least` tokens or more."""
 
-    def __init__(self, session, error):
-        self.session, self.error, self.runs = session, np.float32(error), 0
+    def __init__(self, session, error, least=0):
+        self.session, self.error, self.least, self.runs = session, np.float32(error), least, 0
 
     def run(self, names, feed):
         self.runs += 1
-        return [values + np.linspace(0, self.error, values.shape[-1], dtype=np.float32) for values in self.session.run(names, feed)]
+        error = self.error if feed["input_ids"].shape[1] >= self.least else 0
+        return [values + np.linspace(0, error, values.shape[-1], dtype=np.float32) for values in self.session.run(names, feed)]
 
     def get_providers(self):
         return ["OtherExecutionProvider"]
 
 
-def test_a_model_moves_to_a_faster_session_while_it_answers(bundle):
+def scores(answers):
+    return [{one.label: one.score for one in answer.scores} for answer in answers]
+
+
+def test_requests_that_run_while_a_model_moves_see_no_error_and_the_same_answers(bundle):
     model = engine.load(bundle)
-    alone = classifier.classify(model, TEXTS, 4)
-    other = Other(model.session, 1e-4)
+    alone = scores(classifier.classify(model, TEXTS, 4))
+    other = Other(model.session, 1e-5)
+
+    def ask(_):
+        answering = model.computing
+        return answering.provider, scores(classifier.classify(answering, TEXTS, 4))
+
     with ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(classifier.classify, model, TEXTS, 4) for _ in range(100)]
-        assert provider_switch.move(model, lambda: other)
-        answers += [pool.submit(classifier.classify, model, TEXTS, 4) for _ in range(100)]
-    assert other.runs > 100 / 8
-    for answer in answers:
-        for given, expected in zip(answer.result(), alone, strict=True):
-            assert {one.label: one.score for one in given.scores} == pytest.approx(
-                {one.label: one.score for one in expected.scores}, abs=provider_switch.SAME
-            )
+        answers = [pool.submit(ask, number) for number in range(100)]
+        moving = pool.submit(provider_switch.move, model, lambda: time.sleep(0.05) or other, "fp32")
+        while not moving.done():
+            answers.append(pool.submit(ask, len(answers)))
+            answers[-1].result()
+        answers += [pool.submit(ask, number) for number in range(100)]
+        assert moving.result()
+    by = {provider: [found for who, found in (each.result() for each in answers) if who == provider] for provider in BOTH}
+    assert all(len(found) >= 90 for found in by.values()), "some were answered before, some after"
+    assert all(found == alone for found in by["CPUExecutionProvider"])
+    for found in by["OtherExecutionProvider"]:
+        assert found != alone
+        for given, expected in zip(found, alone, strict=True):
+            assert given == pytest.approx(expected, abs=provider_switch.SAME)
 
 
-@pytest.mark.parametrize("error", [0.1, np.nan])
-def test_a_model_stays_where_the_faster_session_gives_other_answers(bundle, error, caplog):
+BOTH = ("CPUExecutionProvider", "OtherExecutionProvider")
+
+
+def test_a_request_ends_on_the_session_that_it_began_with(bundle):
     model = engine.load(bundle)
-    assert not provider_switch.move(model, lambda: Other(model.session, error))
-    assert model.computing is model.session
+    began = model.computing
+    assert provider_switch.move(model, lambda: Other(model.session, 1e-5), "fp32")
+    assert (began.provider, model.computing.provider) == BOTH
+    assert scores(classifier.classify(began, TEXTS, 4)) != scores(classifier.classify(model.computing, TEXTS, 4))
+
+
+@pytest.mark.parametrize(
+    ("error", "least"),
+    [
+        (0.1, 0),
+        (np.nan, 0),
+        pytest.param(5e-3, 0, id="within 1e-3 of these probabilities, but not by so much that it would be for all"),
+        pytest.param(0.1, 50, id="only for long texts"),
+    ],
+)
+def test_a_model_stays_where_the_faster_session_gives_other_answers(bundle, error, least, caplog):
+    model = engine.load(bundle)
+    assert not provider_switch.move(model, lambda: Other(model.session, error, least), "fp32")
+    assert model.computing is model
     assert [record.message for record in caplog.records] == ["engine.not_moved"]
+
+
+def test_a_model_moves_to_a_variant_with_other_answers_only_where_it_is_told_to_and_gives_numbers(bundle):
+    model = engine.load(bundle)
+    assert not provider_switch.move(model, lambda: Other(model.session, np.nan), "bf16")
+    assert provider_switch.move(model, lambda: Other(model.session, 0.1), "bf16")
+    assert (model.variant, model.computing.variant) == ("fp32", "bf16")
 
 
 def test_a_model_stays_where_the_faster_session_cannot_be_opened(bundle):
     model = engine.load(bundle)
     with pytest.warns(UserWarning, match="NotInstalled"):
-        assert not provider_switch.move(model, lambda: sessions.open_session(bundle, 0, [("NotInstalledExecutionProvider", {})]))
+        assert not provider_switch.move(model, lambda: sessions.open_session(bundle, 0, [("NotInstalledExecutionProvider", {})]), "fp32")
     assert classifier.classify(model, ["Frascati"])[0].label == "LNF"
 
 
+SLOW = ("SlowExecutionProvider", {})
+
+
+@pytest.mark.parametrize("variant", ["fp32", "bf16"])
+@pytest.mark.parametrize("exactly", [False, True])
 @pytest.mark.parametrize("waits", [True, False])
-def test_only_where_a_caller_waits_does_a_model_answer_before_its_fastest_provider_is_ready(bundle, monkeypatch, waits):
+def test_only_where_a_caller_waits_does_a_model_answer_before_its_fastest_provider_is_ready(bundle, monkeypatch, waits, variant, exactly):
     asked, moved = [], threading.Event()
     first = sessions.open_session(bundle, 0, [sessions.CPU])
-    monkeypatch.setattr(sessions, "providers", lambda *_: [(sessions.OPENVINO, {}), sessions.CPU])
-    monkeypatch.setattr(
-        sessions, "open_session", lambda _bundle, _threads, candidates: asked.append([each[0] for each in candidates]) or first
-    )
-    monkeypatch.setattr(provider_switch, "move", lambda _model, open_session: open_session() and moved.set())
+    monkeypatch.setattr(sessions, "providers", lambda *given: [SLOW] if given[2:] == ("bf16",) else [SLOW, sessions.CPU])
+
+    def opened(_bundle, _threads, candidates, which="fp32"):
+        asked.append((which, [each[0] for each in candidates]))
+        return first
+
+    monkeypatch.setattr(sessions, "open_session", opened)
+    monkeypatch.setattr(provider_switch, "move", lambda _model, open_session, named: open_session() and moved.set())
     with callers.caller(callers.Caller()) if waits else contextlib.nullcontext():
-        engine.load(bundle)
-    assert moved.wait(10 if waits else 0.2) == waits
-    assert asked == ([[sessions.CPU[0]], [sessions.OPENVINO]] if waits else [[sessions.OPENVINO, sessions.CPU[0]]])
+        model = engine.load(bundle, variant=variant, exactly=exactly)
+    later = waits and not exactly
+    assert moved.wait(10 if later else 0.1) == later
+    assert model.variant == ("fp32" if later else variant)
+    usual = [SLOW[0]] if variant == "bf16" else [SLOW[0], sessions.CPU[0]]
+    assert asked == ([("fp32", [sessions.CPU[0]]), (variant, [SLOW[0]])] if later else [(variant, usual)])
+
+
+def test_fp32_answers_where_a_variant_that_may_answer_cannot_be_loaded_and_nothing_where_it_must(bundle, monkeypatch):
+    monkeypatch.setattr(sessions, "providers", lambda *given: [SLOW] if given[2:] else [sessions.CPU])
+    with pytest.warns(UserWarning, match="Slow"):
+        model = engine.load(bundle, variant="bf16")
+    assert (model.variant, classifier.classify(model, ["Frascati"])[0].label) == ("fp32", "LNF")
+    with pytest.warns(UserWarning, match="Slow"), pytest.raises(InvalidRequest, match="cannot be loaded"):
+        engine.load(bundle, variant="bf16", exactly=True)
 
 
 def test_vectors_are_compared_at_length_one(tmp_path):
     model = engine.load(tiny_models.embedder(tmp_path / "model"))
-    assert provider_switch.move(model, lambda: Other(model.session, 0))
+    assert provider_switch.move(model, lambda: Other(model.session, 0), "fp32")
 
 
 def test_loading_tokenizing_and_inference_are_timed(bundle):

@@ -31,8 +31,9 @@ class Predictor:
 
     @property
     def digests(self) -> dict[str, str]:
-        """sha256 of everything that the predictions depend on, the texts aside."""
-        return {"tokenizer": self.tokenizer, **{name: version.digest for name, version in self.versions.items()}}
+        """sha256 of everything that the predictions depend on, the texts aside; and the model's variant."""
+        digests = {name: version.digest for name, version in self.versions.items()}
+        return {"tokenizer": self.tokenizer, **digests, "variant": self.versions["model"].variant or ""}
 
 
 def load(request: BatchRequest, job: Job) -> Predictor:
@@ -89,8 +90,7 @@ def _searcher(request: SearchRequest, job: Job) -> Predictor:
     import pyarrow
 
     index = models.load_store(request.dataset, settings=job.settings)
-    loaded = models.load(request.model or index.model, request.tokenizer, settings=job.settings, progress=job.downloading)
-    index.store.require_model(loaded.version.digest)
+    loaded = models.load_for(index, request.model, request.tokenizer, settings=job.settings, progress=job.downloading)
     neighbour = _struct(id=pyarrow.string(), score=pyarrow.float64(), text=pyarrow.string())
     fields = {"neighbours": pyarrow.list_(neighbour), "truncated": pyarrow.bool_()}
 

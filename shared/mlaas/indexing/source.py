@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import datasets, embedder, models, references, storage, vector_store
+from .. import datasets, embedder, models, precision, references, storage, vector_store
 from ..contracts import IndexRequest
 from ..settings import Settings
 
@@ -30,7 +30,8 @@ class Source:
     @classmethod
     def load(cls, request: IndexRequest, settings: Settings, progress: storage.Progress | None = None) -> Source:
         """Load both; `progress` is told of downloads. Raises NotFound, InvalidRequest or Unavailable."""
-        loaded = models.load(request.model, request.tokenizer, settings=settings, progress=progress)
+        ref = request.model if request.model.variant else request.model.model_copy(update={"variant": precision.PUBLISHED})
+        loaded = models.load(ref, request.tokenizer, settings=settings, progress=progress)
         dataset = request.dataset
         table = references.fetch(dataset, part="dataset", settings=settings, progress=progress) if dataset else None
         return cls(request, loaded, table)
@@ -39,9 +40,10 @@ class Source:
     def model(self) -> dict[str, Any]:
         """How the index names the model to search it with: the very version of a catalog entry, or the path."""
         ref, version = self.request.model, self.loaded.version
+        same = {"digest": version.digest, "variant": version.variant}
         if ref.name:
-            return {"name": version.name, "revision": version.version, "digest": version.digest}
-        return {"path": ref.path, "storage_type": ref.storage_type, "revision": ref.revision, "digest": version.digest}
+            return {"name": version.name, "revision": version.version, **same}
+        return {"path": ref.path, "storage_type": ref.storage_type, "revision": ref.revision, **same}
 
     @property
     def choice(self) -> vector_store.Choice:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import jobs, storage
 from ..catalog import Catalog, name_of
-from ..contracts import ModelRef, ModelSave
+from ..contracts import ModelSave, ModelSource
 from ..documents import shared
 from ..errors import InvalidRequest
 from ..settings import Settings
@@ -40,7 +40,7 @@ def publish(outcome: Outcome, save: ModelSave, settings: Settings, lineage: Line
 
 
 def export_and_publish(
-    model: ModelRef, objective: str, save: ModelSave, settings: Settings, progress: storage.Progress | None = None
+    model: ModelSource, objective: str, save: ModelSave, settings: Settings, progress: storage.Progress | None = None
 ) -> dict[str, Any]:
     """Export the checkpoint of `model`, publish it and return its catalog entry; `progress` is told of a download."""
     if not model.path:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..precision import PUBLISHED
 from ..storage import manifests
 from ..storage.manifests import MANIFEST, FileRecord
 from .faiss_files import INDEX, VECTORS, check, size_of
@@ -89,6 +90,11 @@ class Manifest:
     def model_digest(self) -> str:
         """The digest of the model that embedded the documents."""
         return str(self.model["digest"])
+
+    @property
+    def variant(self) -> str:
+        """Its variant that did."""
+        return str(self.model.get("variant") or PUBLISHED)
 
     @property
     def measured_recall(self) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidRequest
+from ..precision import PUBLISHED
 from ..storage.manifests import FileRecord, describe, digest_of, records
 from . import manifest
 from .builder import Embed, Progress, build, build_segment, embedded, in_batches
@@ -56,14 +57,14 @@ def update(
 ) -> Manifest | None:
     """Write the store of `base` with `changes` into `folder`, which must be empty or absent; None where nothing changes.
 
-    Only texts that are new are embedded. If another model than `model_digest` embedded the base, all that stays is embedded again.
-    Raises InvalidRequest where an id occurs twice, or no document is left.
+    Only texts that are new are embedded. If another model than `model_digest` embedded the base, or another variant of it, all that
+    stays is embedded again. Raises InvalidRequest where an id occurs twice, or no document is left.
     """
     store = VectorStore.open(base)
     folder.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {"model": {**model, "digest": model_digest}, "provenance": provenance}
     try:
-        if store.manifest.model_digest != model_digest:
+        if (store.manifest.model_digest, store.manifest.variant) != (model_digest, model.get("variant") or PUBLISHED):
             gone = {*changes.deleted, *(document.id for document in changes.documents())}
             everything = chain(live_documents(store, gone), changes.documents())
             return build(

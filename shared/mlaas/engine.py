@@ -26,11 +26,13 @@ from .tokens import Encoded
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["Batch", "Model", "load"]
+__all__ = ["Batch", "Model", "load", "suits"]
 
 log = logging.getLogger(__name__)
 
 OUTPUT_BYTES = 256 * 1024**2  # of one batch's widest output: a row per token and a column per vocabulary entry adds up fast
+
+WRITING = "causal-lm"
 
 Batch = tuple[list[int], NDArray[Any], NDArray[np.int64]]
 
@@ -191,7 +193,7 @@ def load(
         import onnxruntime
 
         available, flags = onnxruntime.get_available_providers(), sessions.cpu_flags()
-        usual = [CPU] if tokens.of_ngrams(bundle) else sessions.providers(available, flags)  # counting n-grams is for the CPU
+        usual = [each for each in sessions.providers(available, flags) if suits(bundle, each[0])]
         special = [] if variant == precision.PUBLISHED else sessions.providers(available, flags, variant)
         later = [each for each in special or usual if each != CPU] if _is_awaited(bundle) and not exactly else []
         session, loaded = _first_session(bundle, threads, [] if later else special, [CPU] if later else usual, variant, exactly)
@@ -227,9 +229,14 @@ def load(
     return model
 
 
+def suits(bundle: Bundle, provider: str) -> bool:
+    """Whether a provider is for such a model: counting n-grams is for the CPU, and what a text began with not for OpenVINO."""
+    return provider == CPU[0] or not (tokens.of_ngrams(bundle) or (provider == precision.OPENVINO and bundle.objective == WRITING))
+
+
 def _is_awaited(bundle: Bundle) -> bool:
     """Whether somebody waits for the model who can be answered by another session first; a text that is being written cannot change it."""
-    return callers.current() is not None and bundle.objective != "causal-lm"
+    return callers.current() is not None and bundle.objective != WRITING
 
 
 def _first_session(

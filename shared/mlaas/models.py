@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from . import bundles, engine, limits, metrics, precision, sessions, storage, timing, tokens
+from . import bundles, engine, limits, metrics, precision, sessions, storage, timing
 from .batching import Batcher
 from .catalog import Catalog
 from .contracts import ModelRef, ModelSource, ModelVersion, TokenizerRef, VectorStoreRef
@@ -183,7 +183,7 @@ def load_for(
 def _variant(ref: ModelRef, bundle: bundles.Bundle, settings: Settings) -> str:
     """The variant that a request is to be answered in. Raises InvalidRequest where it names one that there is not."""
     if ref.variant:
-        return precision.pinned(ref.variant, bundle.variants, neural=not tokens.of_ngrams(bundle), here=sessions.runnable())
+        return precision.pinned(ref.variant, bundle.variants, bf16=engine.suits(bundle, precision.OPENVINO), here=sessions.runnable())
     limit = settings.max_accuracy_loss if ref.max_accuracy_loss is None else ref.max_accuracy_loss
     return precision.choose(bundle.variants, limit, sessions.runnable()) if bundle.variants and limit is not None else precision.PUBLISHED
 

@@ -88,9 +88,12 @@ def choose(variants: Sequence[Variant], max_accuracy_loss: float | None, here: S
     return PUBLISHED
 
 
-def pinned(name: str, variants: Sequence[Variant], *, neural: bool, here: Sequence[str]) -> str:
-    """`name`, which a request asks for. Raises InvalidRequest where the model has no such variant, or this machine cannot compute it."""
-    there = {PUBLISHED: True, "bf16": neural, **{one.name: True for one in variants}}
+def pinned(name: str, variants: Sequence[Variant], *, bf16: bool, here: Sequence[str]) -> str:
+    """`name`, which a request asks for; `bf16` says whether the model is one that OpenVINO computes.
+
+    Raises InvalidRequest where the model has no such variant, or this machine cannot compute it.
+    """
+    there = {PUBLISHED: True, "bf16": bf16, **{one.name: True for one in variants}}
     if not there.get(name):
         has = ", ".join(each for each in NAMES if there.get(each))
         raise InvalidRequest(

@@ -1,8 +1,8 @@
 """ONNX Runtime's sessions: which execution provider computes, and a bundle's graph opened on it.
 
-float32 is computed by NVIDIA's provider where the installed ONNX Runtime has it, else by the plain CPU provider. Other variants of a
-model, where one is chosen (`precision`), are computed by what they are for: bf16 by OpenVINO on a processor that computes in bf16, fp16
-by NVIDIA's provider, int8 by the CPU's. A provider that does not load gives way to the next.
+float32 is computed by NVIDIA's provider where the installed ONNX Runtime has it, else by OpenVINO, else by the plain CPU provider. Other
+variants of a model, where one is chosen (`precision`), are computed by what they are for: bf16 by OpenVINO on a processor that computes
+in bf16, fp16 by NVIDIA's provider, int8 by the CPU's. A provider that does not load gives way to the next.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ __all__ = ["CPU", "Provider", "cpu_flags", "open_session", "providers", "runnabl
 
 log = logging.getLogger(__name__)
 
-OPENVINO_BF16 = '{"CPU":{"INFERENCE_PRECISION_HINT":"bf16"}}'  # the JSON text itself, not the path of a file that holds it
+# The JSON text itself, not the path of a file that holds it. Unless told otherwise OpenVINO computes in bf16 where the processor does.
+OPENVINO_PRECISION = '{{"CPU":{{"INFERENCE_PRECISION_HINT":"{}"}}}}'
 
 Provider = tuple[str, dict[str, str]]
 CPU: Provider = (precision.CPU, {})
@@ -37,9 +38,14 @@ def providers(available: Iterable[str], cpu_flags: Iterable[str], variant: str =
         return [CPU]
     if variant == "bf16":
         able = variant in precision.runnable(available - {precision.CUDA}, set(cpu_flags))
-        return [(precision.OPENVINO, {"device_type": "CPU", "load_config": OPENVINO_BF16})] if able else []
+        return [_openvino("bf16")] if able else []
     cuda = [CUDA] if precision.CUDA in available else []
-    return cuda if variant == "fp16" else [*cuda, CPU]
+    openvino = [_openvino("f32")] if precision.OPENVINO in available else []
+    return cuda if variant == "fp16" else [*cuda, *openvino, CPU]
+
+
+def _openvino(hint: str) -> Provider:
+    return (precision.OPENVINO, {"device_type": "CPU", "load_config": OPENVINO_PRECISION.format(hint)})
 
 
 def runnable() -> tuple[str, ...]:

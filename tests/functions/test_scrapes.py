@@ -46,7 +46,7 @@ def test_a_function_shows_where_its_time_went_and_what_it_loaded(home: Settings)
     phases = {phase: found[f"mlaas_phase_seconds_count search {phase}"] for phase in ("queue", "load", "tokenize", "infer", "search")}
     assert phases == {"queue": 4, "load": 2, "tokenize": 2, "infer": 2, "search": 2}
     assert found["mlaas_phase_seconds_sum search queue"] < 5
-    assert (found["mlaas_texts_total fp32 CPUExecutionProvider"], found["mlaas_batch_texts_sum"], found["mlaas_batch_texts_count"]) == (
+    assert (found["mlaas_texts_total CPUExecutionProvider fp32"], found["mlaas_batch_texts_sum"], found["mlaas_batch_texts_count"]) == (
         10,
         10,
         2,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -207,8 +208,8 @@ def test_external_data_outside_the_bundle_are_refused(bundle, tmp_path, way_out)
     [
         ("CPU", "amx_bf16", "fp32", "CPU"),
         ("CUDA CPU", "", "fp32", "CUDA CPU"),
-        ("CPU OpenVINO CUDA", "amx_bf16", "fp32", "CUDA CPU"),
-        ("OpenVINO CPU", "amx_bf16", "fp32", "CPU"),
+        ("CPU OpenVINO CUDA", "amx_bf16", "fp32", "CUDA OpenVINO CPU"),
+        ("OpenVINO CPU", "amx_bf16", "fp32", "OpenVINO CPU"),
         ("OpenVINO CPU", "avx2 avx512f", "bf16", ""),
         ("OpenVINO CPU", "avx512_bf16", "bf16", "OpenVINO"),
         ("OpenVINO CPU", "amx_bf16", "bf16", "OpenVINO"),
@@ -225,9 +226,10 @@ def test_a_variant_is_computed_by_the_providers_that_compute_it(available, flags
     assert [name.removesuffix("ExecutionProvider") for name, _ in found] == names.split()
 
 
-def test_openvino_is_told_to_compute_in_bf16_by_the_json_text_itself():
-    ((_, settings),) = sessions.providers(["OpenVINOExecutionProvider"], {"amx_bf16"}, "bf16")
-    assert settings["load_config"] == '{"CPU":{"INFERENCE_PRECISION_HINT":"bf16"}}'
+@pytest.mark.parametrize(("variant", "hint"), [("fp32", "f32"), ("bf16", "bf16")])
+def test_openvino_is_told_what_to_compute_in_by_the_json_text_itself(variant, hint):
+    (_, settings), *_ = sessions.providers(["OpenVINOExecutionProvider"], {"amx_bf16"}, variant)
+    assert json.loads(settings["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": hint}}
 
 
 def test_a_gpu_computes_float32_in_float32():

@@ -1,6 +1,6 @@
 """Answer questions with words of the texts that come with them."""
 
-from mlaas import answerer, models
+from mlaas import answerer, models, protocols
 from mlaas.predictions import AnswerRequest, AnswerResult
 from mlaas.runtime import Context, Function, Response
 
@@ -13,6 +13,7 @@ def answer(request: AnswerRequest) -> AnswerResult:
 
 
 function = Function("answer", AnswerRequest, AnswerResult, answer)
+routes = protocols.Routes(function)
 
 
 def main(context: Context) -> Response:

@@ -1,6 +1,6 @@
 """Classify texts, e.g. an affiliation string by the INFN structure that it names."""
 
-from mlaas import batch, classifier, models
+from mlaas import batch, classifier, models, protocols
 from mlaas.contracts import ClassifyRequest, ClassifyResult
 from mlaas.runtime import Context, Function, Response
 
@@ -13,6 +13,7 @@ def answer(request: ClassifyRequest) -> ClassifyResult:
 
 
 function = Function("classify", ClassifyRequest, ClassifyResult, answer, batch.accept)
+routes = protocols.Routes(function)
 
 
 def main(context: Context) -> Response:

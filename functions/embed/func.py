@@ -1,6 +1,6 @@
 """Turn texts into vectors, the ones that search and index compute."""
 
-from mlaas import embedder, models
+from mlaas import embedder, models, protocols
 from mlaas.predictions import EmbedRequest, EmbedResult
 from mlaas.runtime import Context, Function, Response
 
@@ -12,6 +12,7 @@ def answer(request: EmbedRequest) -> EmbedResult:
 
 
 function = Function("embed", EmbedRequest, EmbedResult, answer)
+routes = protocols.Routes(function, openai=True)
 
 
 def main(context: Context) -> Response:

@@ -1,6 +1,6 @@
 """Fill masks in: the most likely tokens for every mask of every text."""
 
-from mlaas import batch, mask_filler, models
+from mlaas import batch, mask_filler, models, protocols
 from mlaas.contracts import FillMaskRequest, FillMaskResult
 from mlaas.runtime import Context, Function, Response
 
@@ -12,6 +12,7 @@ def answer(request: FillMaskRequest) -> FillMaskResult:
 
 
 function = Function("fill_mask", FillMaskRequest, FillMaskResult, answer, batch.accept)
+routes = protocols.Routes(function)
 
 
 def main(context: Context) -> Response:

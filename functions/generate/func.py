@@ -1,6 +1,6 @@
 """Continue texts with a causal language model."""
 
-from mlaas import generator, models
+from mlaas import generator, models, protocols
 from mlaas.predictions import GenerateRequest, GenerateResult
 from mlaas.runtime import Context, Function, Response
 
@@ -12,6 +12,7 @@ def answer(request: GenerateRequest) -> GenerateResult:
 
 
 function = Function("generate", GenerateRequest, GenerateResult, answer)
+routes = protocols.Routes(function)
 
 
 def main(context: Context) -> Response:

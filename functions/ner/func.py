@@ -1,6 +1,6 @@
 """Find the named entities of texts: their words, label, probability and place."""
 
-from mlaas import models, recognizer
+from mlaas import models, protocols, recognizer
 from mlaas.predictions import NerRequest, NerResult
 from mlaas.runtime import Context, Function, Response
 
@@ -12,6 +12,7 @@ def answer(request: NerRequest) -> NerResult:
 
 
 function = Function("ner", NerRequest, NerResult, answer)
+routes = protocols.Routes(function)
 
 
 def main(context: Context) -> Response:

@@ -1,6 +1,6 @@
 """Search a vector store: the nearest documents of each text, L2 distance, lower is better."""
 
-from mlaas import batch, embedder, models, timing
+from mlaas import batch, embedder, models, protocols, timing
 from mlaas.contracts import SearchRequest, SearchResult
 from mlaas.runtime import Context, Function, Response
 
@@ -16,6 +16,7 @@ def answer(request: SearchRequest) -> SearchResult:
 
 
 function = Function("search", SearchRequest, SearchResult, answer, batch.accept)
+routes = protocols.Routes(function)
 
 
 def main(context: Context) -> Response:

@@ -220,6 +220,7 @@ class VectorStoreRef(Contract):
     storage_type: Literal["s3", "local"] = "local"
     name: Name | None = Field(None, description="A catalog entry, instead of a path.")
     alias: Name | None = Field(None, description="A catalog alias; the latest version by default.")
+    revision: str | None = Field(None, max_length=200, description="A version of the catalog entry.")
 
     @model_validator(mode="after")
     def _path_or_name(self) -> VectorStoreRef:

@@ -246,7 +246,7 @@ def check(ref: ModelSource, *, settings: Settings) -> None:
 def check_store(ref: VectorStoreRef, *, settings: Settings) -> None:
     """Raise NotFound unless the vector store of `ref` exists; nothing is fetched."""
     if ref.name:
-        Catalog(shared(settings)).resolve("indexes", ref.name, alias=ref.alias)
+        Catalog(shared(settings)).resolve("indexes", ref.name, alias=ref.alias, revision=ref.revision)
         return
     with within("dataset"):
         found = storage.exists(ref.path or "", ref.storage_type, settings=settings)

@@ -41,7 +41,7 @@ from .settings import current
 if TYPE_CHECKING:
     from .catalog import Kind
 
-__all__ = ["Context", "Function", "Response", "check_size", "defect_response", "outcome_of", "problem", "problem_response"]
+__all__ = ["Context", "Function", "Response", "check_size", "defect_response", "json_of", "outcome_of", "problem", "problem_response"]
 
 Response = tuple[bytes, int, dict[str, str]]
 R = TypeVar("R", bound=Contract)
@@ -170,12 +170,7 @@ class Function(Generic[R, S]):
             return defect_response(error_id), {"outcome": "defect", "error_id": error_id}
 
     def _http(self, request: Any) -> Response:
-        try:
-            data = json.loads(request.get_data() or b"null")
-        except (ValueError, RecursionError):
-            raise Malformed(
-                "the body is not JSON", field="$", remedy="Send a JSON object with Content-Type: application/json, or a CloudEvent."
-            ) from None
+        data = json_of(request, "Send a JSON object with Content-Type: application/json, or a CloudEvent.")
         asked = parse(self.request, data)
         if self.answer and not self._has_to_accept(asked):
             return self.answered(asked).model_dump_json(exclude_none=True).encode(), 200, {"Content-Type": JSON}
@@ -264,6 +259,14 @@ def check_size(request: Any, limit: int) -> None:
     """Raise TooLarge if the body of a Flask request has more than `limit` bytes."""
     if (request.content_length or 0) > limit:
         raise TooLarge(f"the request is larger than {limit} bytes", field="$", remedy="Send fewer texts at once, or a reference to a file.")
+
+
+def json_of(request: Any, remedy: str = "Send a JSON object with Content-Type: application/json.") -> Any:
+    """The JSON in the body of a Flask request. Raises Malformed."""
+    try:
+        return json.loads(request.get_data() or b"null")
+    except (ValueError, RecursionError):
+        raise Malformed("the body is not JSON", field="$", remedy=remedy) from None
 
 
 def problem(error: MlaasError) -> dict[str, Any]:

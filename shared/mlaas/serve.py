@@ -138,14 +138,20 @@ def _counted(routes: flask.Blueprint, state: State) -> flask.Blueprint:
             state.enter()
         except MlaasError as error:
             return problem_response(error)
-        flask.g.entered = True
+        flask.g.entered = time.perf_counter()
         return None
 
+    def say(response: flask.Response) -> flask.Response:
+        if (entered := flask.g.get("entered")) and flask.request.method == "POST" and response.status_code < 400:
+            state.answered(time.perf_counter() - entered)
+        return response
+
     def leave(_: BaseException | None) -> None:
-        if flask.g.pop("entered", False):
+        if flask.g.pop("entered", None):
             state.leave()
 
     routes.before_request(enter)
+    routes.after_request(say)
     routes.teardown_request(leave)
     return routes
 

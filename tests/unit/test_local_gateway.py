@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mlaas.errors import NotFound, StoreAway
 from mlaas.local.gateway import create_app
 
 
@@ -48,3 +49,65 @@ def test_changes_reach_a_function_by_their_own_method() -> None:
     client = create_app({"catalog": catalog}, dict, lambda _: None, 100).test_client()  # type: ignore[dict-item]
     client.patch("/catalog/v1/models/a", data=b"{}")
     assert catalog.asked == [("PATCH", "/v1/models/a", b"{}")]
+
+
+def owner_of(name: str) -> str:
+    if name == "away":
+        raise StoreAway("the document store is away", retry_after=7)
+    if name != "mine":
+        raise NotFound("the catalog has no such model", field="model", remedy="Name another.")
+    return "fill_mask"
+
+
+@pytest.fixture
+def one_address() -> tuple[Any, dict[str, Recorder]]:
+    functions = {"embed": Recorder(), "fill-mask": Recorder()}
+    return create_app(functions, dict, lambda _: None, 100, owner_of=owner_of).test_client(), functions  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "function", "where"),
+    [
+        ("POST", "/v1/embeddings", "embed", "/v1/embeddings"),
+        ("GET", "/v1/models/minilm%3A2", "embed", "/v1/models/minilm%3A2"),
+        ("GET", "/v1", "embed", "/v1"),
+        ("GET", "/v2/models/mine", "fill-mask", "/v2/models/mine"),
+        ("GET", "/v2/models/mine/versions/3/ready", "fill-mask", "/v2/models/mine/versions/3/ready"),
+        ("POST", "/v2/models/mine/infer?x=1", "fill-mask", "/v2/models/mine/infer?x=1"),
+    ],
+)
+def test_a_request_in_a_protocol_of_all_models_reaches_the_function_that_serves_it(
+    one_address: tuple[Any, dict[str, Recorder]], method: str, path: str, function: str, where: str
+) -> None:
+    client, functions = one_address
+    assert client.open(path, method=method, data=b"" if method == "GET" else b"{}").status_code == 204
+    assert [(one, asked[1]) for one, recorder in functions.items() for asked in recorder.asked] == [(function, where)]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2/models/yours", 404),
+        ("POST", "/v2/models/away/infer", 503),
+        ("GET", "/v2/models", 404),
+        ("POST", "/v2/models/mine/infer", 413),
+    ],
+)
+def test_what_is_refused_before_a_function_is_asked_is_said_in_the_protocols_form(
+    one_address: tuple[Any, dict[str, Recorder]], method: str, path: str, status: int
+) -> None:
+    client, _ = one_address
+    answer = client.open(path, method=method, data=b"x" * (101 if status == 413 else 0))
+    assert (answer.status_code, list(answer.json)) == (status, ["error"])
+    assert answer.headers.get("Retry-After") == ("7" if status == 503 else None)
+    if status == 413:
+        error = client.post("/v1/embeddings", data=b"x" * 101).json["error"]
+        assert (error["type"], error["param"]) == ("invalid_request_error", None)
+
+
+def test_the_gateway_itself_says_that_it_is_there(one_address: tuple[Any, dict[str, Recorder]]) -> None:
+    client, functions = one_address
+    assert client.get("/v2").json["name"] == "mlaas"
+    assert client.get("/v2/health/live").json["live"] is True
+    assert client.get("/v2/health/ready").json["ready"] is True
+    assert not any(recorder.asked for recorder in functions.values())

@@ -12,7 +12,7 @@ import flask
 import waitress.wasyncore
 from cloudevents.http import CloudEvent
 
-from .. import events, http_server
+from .. import events, http_server, protocols
 from ..errors import MlaasError, NotFound, Unavailable
 from ..metrics import CONTENT_TYPE
 from ..runtime import check_size, problem_response
@@ -32,8 +32,12 @@ def create_app(
     limit: int,
     metrics: Callable[[], bytes] = lambda: b"",
     large: Mapping[str, int] = MappingProxyType({}),
+    owner_of: Callable[[str], str] | None = None,
 ) -> flask.Flask:
-    """The WSGI application; a body may have `limit` bytes, and that for a function of `large` as many as are said there."""
+    """The WSGI application; a body may have `limit` bytes, and that for a function of `large` as many as are said there.
+
+    `owner_of` says which function serves a model, for requests by the Open Inference Protocol.
+    """
     app = flask.Flask("mlaas.gateway")
     nothing = NotFound("there is nothing at this path", remedy="GET / lists what there is.")
     app.register_error_handler(MlaasError, problem_response)
@@ -70,7 +74,32 @@ def create_app(
     def web(path: str = "") -> tuple[bytes, int, dict[str, str]]:
         return function("catalog", f"web/{path}")
 
+    if owner_of:
+        _speak(app, function, owner_of)
     return app
+
+
+def _speak(app: flask.Flask, function: Callable[[str, str], Any], owner_of: Callable[[str], str]) -> None:
+    """One address for every model: OpenAI's embeddings are those of embed, and the Open Inference Protocol finds a model's function."""
+
+    @app.route("/v1", methods=METHODS)
+    @app.route("/v1/<path:path>", methods=METHODS)
+    def openai(path: str = "") -> Any:
+        return function("embed", f"v1/{path}".rstrip("/"))
+
+    @app.route("/v2/models/<name>", methods=METHODS)
+    @app.route("/v2/models/<name>/<path:path>", methods=METHODS)
+    def model(name: str, path: str = "") -> Any:
+        return function(owner_of(name), f"v2/models/{name}/{path}".rstrip("/"))
+
+    @app.route("/v2/<path:_>", methods=METHODS)
+    def nowhere(_: str) -> Any:
+        raise NotFound("there is nothing at this path", remedy="GET /v2, or /v2/models/MODEL with the name of a model.")
+
+    app.add_url_rule("/v2", "server", protocols.server)
+    app.add_url_rule("/v2/health/live", "live", lambda: {"live": True})
+    app.add_url_rule("/v2/health/ready", "ready", lambda: {"live": True, "ready": True})
+    app.after_request(protocols.in_its_form)
 
 
 def serve(app: flask.Flask, port: int) -> tuple[str, Callable[[], None]]:

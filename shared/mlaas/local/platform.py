@@ -20,7 +20,7 @@ from typing import Any
 import flask
 from cloudevents.http import CloudEvent
 
-from .. import events
+from .. import events, protocols
 from ..errors import Unavailable
 from ..kafka_metrics import KafkaCollector
 from ..settings import Settings
@@ -130,8 +130,9 @@ class Platform:
 
     def _app(self, publish: Callable[[CloudEvent], None]) -> flask.Flask:
         metrics = partial(runner_metrics.render, self.state, KafkaCollector(self._kafka))
+        owner_of = partial(protocols.owner_of, settings=self._settings)
         large = {"catalog": self._settings.upload_bytes}
-        return create_app(self.functions, self.state, publish, self._settings.max_body_bytes, metrics, large)
+        return create_app(self.functions, self.state, publish, self._settings.max_body_bytes, metrics, large, owner_of)
 
     def _run(self, loop: Callable[[], None]) -> None:
         thread = threading.Thread(target=loop, daemon=True)

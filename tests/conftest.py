@@ -9,9 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import flask
 import parliament.server
 import pytest
+import werkzeug.test
 
 from mlaas import documents, http_server, models, serve, settings
 from mlaas import served as served_counts
@@ -62,7 +62,7 @@ def served() -> Iterator[Callable[[str], str]]:
 @contextmanager
 def _serving(function: ModuleType) -> Iterator[str]:
     limits = function.routes.limits(settings.current()) if hasattr(function, "routes") else {}
-    server = http_server.create(serve.create_app(function, serve.State(ready=True)), host="127.0.0.1", port=0, threads=4, **limits)
+    server = http_server.create(serve.application(function, serve.State(ready=True)), host="127.0.0.1", port=0, threads=4, **limits)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.effective_port}"
@@ -103,10 +103,9 @@ def client_of(request: pytest.FixtureRequest, home: Settings) -> Callable[[str],
 
     def client(name: str) -> Any:
         module = serve.load_function(FUNCTIONS / name)
-        app: flask.Flask = (
-            parliament.server.create(module) if request.param == "parliament" else serve.create_app(module, serve.State(ready=True))
-        )
-        return app.test_client()
+        if request.param == "parliament":
+            return parliament.server.create(module).test_client()
+        return werkzeug.test.Client(serve.application(module, serve.State(ready=True)))
 
     return client
 

@@ -10,71 +10,31 @@ import argparse
 import importlib.util
 import json
 import logging
-import math
 import os
 import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import flask
-
-from . import callers, http_server, logs, metrics, timing, trace_export
+from . import callers, front, http_server, logs, metrics, trace_export
 from .contracts import ModelRef, parse
-from .errors import MlaasError, NotFound, Overloaded, Unavailable
+from .errors import MlaasError, NotFound
+from .front import State
 from .runtime import problem_response
 from .settings import Settings, current
 
-__all__ = ["create_app", "load_function", "main"]
+if TYPE_CHECKING:
+    import flask
+
+__all__ = ["State", "application", "create_app", "load_function", "main"]
 
 STOP_SECONDS = 25.0  # below Kubernetes' default grace period of 30 s
 _PARSED_BODY_BYTES = 64 * 1024**2  # beyond, waitress itself refuses; below, the function refuses with a problem
 
 log = logging.getLogger("mlaas")
-
-
-@dataclass
-class State:
-    """Whether the process may get requests, and how many it has."""
-
-    ready: bool = False
-    stopping: bool = False
-    in_flight: int = 0
-    waiting_limit: int = 256
-    waiting_seconds: float = math.inf
-    dispatcher: Any = None
-    started_after: float | None = None  # seconds from the process' start to readiness, until the first answer takes it
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def enter(self) -> None:
-        """Count a request in. Raises Overloaded while too many wait, and for one that has waited too long."""
-        waiting = len(self.dispatcher.queue) if self.dispatcher else 0
-        if waiting > self.waiting_limit or timing.waited() > self.waiting_seconds:
-            metrics.OVERLOADED.add()
-            raise Overloaded("too many requests are waiting for this function", retry_after=1, remedy="Send the request again in a second.")
-        with self.lock:
-            self.in_flight += 1
-
-    def leave(self) -> None:
-        """Count a request out."""
-        with self.lock:
-            self.in_flight -= 1
-
-    def answered(self, seconds: float) -> None:
-        """After the first answer that succeeded, which took `seconds`: say how long the cold start was.
-
-        The time between readiness and that request is left out: a process that is kept ready for an hour has not been slow.
-        """
-        with self.lock:
-            before, self.started_after = self.started_after, None
-        if before is not None:
-            metrics.COLD_START_SECONDS.observe(before + seconds)
-            fields = {"seconds": round(before + seconds, 3), "ready_after": round(before, 3)}
-            log.info("function.first_answer", extra={"fields": fields})
 
 
 def load_function(folder: Path) -> ModuleType:
@@ -90,26 +50,22 @@ def load_function(folder: Path) -> ModuleType:
     return module
 
 
+def application(function: ModuleType, state: State) -> front.Front:
+    """The WSGI application around a function's `main(context)`, which does without Flask as long as nothing asks for it."""
+    return front.Front(function, state, lambda: create_app(function, state))
+
+
 def create_app(function: ModuleType, state: State) -> flask.Flask:
-    """The WSGI application around a function's `main(context)`."""
+    """The same as a Flask application, with the routes that the function serves beside `/`."""
+    import flask
+
     app = flask.Flask("mlaas")
     if routes := getattr(function, "routes", None):
         app.register_blueprint(_counted(routes.blueprint(), state))
 
     @app.route("/", methods=["GET", "POST"])
     def invoke() -> Any:
-        try:
-            state.enter()
-        except MlaasError as error:
-            return problem_response(error)
-        started = time.perf_counter()
-        try:
-            answer = flask.make_response(function.main(_Context(flask.request)))
-            if flask.request.method == "POST" and answer.status_code < 400 and not answer.headers.get("ce-type", "").endswith(".failed.v1"):
-                state.answered(time.perf_counter() - started)
-            return answer
-        finally:
-            state.leave()
+        return front.invoke(function, state, flask.request, flask.make_response)
 
     @app.get("/health/liveness")
     def liveness() -> str:
@@ -117,21 +73,18 @@ def create_app(function: ModuleType, state: State) -> flask.Flask:
 
     @app.get("/health/readiness")
     def readiness() -> Any:
-        if state.stopping or not state.ready:
-            return problem_response(
-                Unavailable("the function is stopping" if state.stopping else "the model is being loaded", retry_after=1)
-            )
-        return "OK"
+        return front.readiness(state)
 
     @app.get("/metrics")
     def scrape() -> Any:
-        return metrics.render(), 200, {"Content-Type": metrics.CONTENT_TYPE}
+        return front.scrape()
 
     return app
 
 
 def _counted(routes: flask.Blueprint, state: State) -> flask.Blueprint:
     """What a function serves beside `/`, with each request counted in and out as those of `/` are."""
+    import flask
 
     def enter() -> Any:
         try:
@@ -156,12 +109,6 @@ def _counted(routes: flask.Blueprint, state: State) -> flask.Blueprint:
     return routes
 
 
-@dataclass(frozen=True)
-class _Context:
-    request: Any
-    cloud_event: None = None
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Serve until told to stop."""
     imported = metrics.process_age()
@@ -182,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     if routes := getattr(function, "routes", None):
         limits |= routes.limits(settings)
     server = http_server.create(
-        create_app(function, state),
+        application(function, state),
         host=settings.host,
         port=settings.port,
         threads=settings.threads,

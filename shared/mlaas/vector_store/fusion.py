@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,11 @@ from .segment import Segment
 __all__ = ["Place", "fused"]
 
 
-@dataclass(frozen=True, order=True)
-class Place:
-    """Where a document is: its segment and row; its L2 distance from the query, and what its ranks come to in a hybrid search."""
+class Place(NamedTuple):
+    """Where a document is: its segment and row; its L2 distance from the query, and what its ranks come to in a hybrid search.
+
+    A tuple, because a search makes and sorts many.
+    """
 
     distance: float
     segment: int
@@ -45,7 +47,7 @@ def fused(
         rows = np.array([row for one, row in scores if one == number and (one, row) not in places], dtype=np.int64)
         for row, square in zip(rows, segment.distances(query, rows), strict=True):
             places[number, int(row)] = Place(math.sqrt(square), number, int(row))
-    found = [replace(places[key], fusion=round(score, 9)) for key, score in scores.items()]
+    found = [places[key]._replace(fusion=round(score, 9)) for key, score in scores.items()]
     return sorted(found, key=lambda place: (-(place.fusion or 0.0), place))
 
 

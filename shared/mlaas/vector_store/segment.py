@@ -27,6 +27,9 @@ __all__ = ["Segment"]
 # Up to so many rows, or this part of them, comparing each that a filter lets through is faster and surer than an index.
 _SCANNED_ROWS, _SCANNED_PART = 10_000, 0.02
 _KEPT_FILTERS = 16
+_MAPPED_BYTES = 1 << 31  # of the documents: a page that is mapped is neither read nor copied
+_FETCHED_ROWS = 500  # by one statement
+_PARSED = json.JSONDecoder().raw_decode  # json.loads takes three times as long for a small object
 
 
 class Segment:
@@ -67,8 +70,8 @@ class Segment:
         if allowed is not None and count <= max(_SCANNED_ROWS, int(_SCANNED_PART * self.record.count)):
             return nearest_of(self.vectors, np.flatnonzero(allowed), queries, k)
         squares, rows = self.index.search(queries, k, allowed)
-        missed = np.flatnonzero((rows < 0).any(axis=1))
-        if len(missed):  # a graph may have rows that no walk reaches, and cells that are searched may hold fewer rows
+        if rows[:, -1].min() < 0:  # a graph may have rows that no walk reaches, and cells that are searched may hold fewer rows
+            missed = np.flatnonzero(rows[:, -1] < 0)
             every = np.arange(self.record.count) if allowed is None else np.flatnonzero(allowed)
             squares[missed], rows[missed] = nearest_of(self.vectors, every, queries[missed], k)
         return squares, rows
@@ -99,10 +102,14 @@ class Segment:
     def documents(self, rows: Iterable[int]) -> Mapping[int, Document]:
         """The documents of `rows`, by row."""
         wanted = [int(row) for row in rows]
-        marks = ",".join("?" * len(wanted))
-        # The values stay parameters; only their number is written into the statement.
-        found = self.connection().execute(f"SELECT row, id, text, metadata FROM documents WHERE row IN ({marks})", wanted)  # noqa: S608
-        return {row: Document(key, text, json.loads(metadata)) for row, key, text, metadata in found}
+        found: dict[int, Document] = {}
+        for first in range(0, len(wanted), _FETCHED_ROWS):
+            some = wanted[first : first + _FETCHED_ROWS]
+            marks = ",".join("?" * len(some))
+            # The values stay parameters; only their number is written into the statement.
+            known = self.connection().execute(f"SELECT row, id, text, metadata FROM documents WHERE row IN ({marks})", some)  # noqa: S608
+            found |= {row: Document(key, text, _PARSED(metadata)[0]) for row, key, text, metadata in known}
+        return found
 
     def row_of(self, key: str) -> int | None:
         """The row of the living document with the id `key`, None where there is none."""
@@ -128,6 +135,7 @@ class Segment:
         if connection is None:
             connection = sqlite3.connect(self._uri, uri=True, check_same_thread=False)  # each thread uses its own; `close` closes all
             connection.execute("PRAGMA trusted_schema=OFF")
+            connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
             self._own.connection = connection
             self._connections.append(connection)
         return connection

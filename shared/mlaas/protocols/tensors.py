@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -84,9 +85,9 @@ class Tensor:
         array = array.reshape(shape) if shape else array
         return cls(datatype, array.shape, array)
 
-    def json(self) -> list[Any]:
-        """The elements, flat."""
-        return list(self.values) if self.datatype == "BYTES" else self.values.ravel().tolist()
+    def flat(self) -> Any:
+        """The elements as JSON has them."""
+        return list(self.values) if self.datatype == "BYTES" else self.values.ravel()
 
     def bytes(self) -> bytes:
         """The elements as they are sent after the JSON."""
@@ -161,8 +162,8 @@ def write(outputs: Mapping[str, Tensor], asked: Asked, **said: Any) -> tuple[byt
             following.append(tensor.bytes())
             shown.append({**one, "parameters": {"binary_data_size": len(following[-1])}})
         else:
-            shown.append({**one, "data": tensor.json()})
-    body = json.dumps({**said, "outputs": shown}, ensure_ascii=False).encode()
+            shown.append({**one, "data": tensor.flat()})
+    body = orjson.dumps({**said, "outputs": shown}, option=orjson.OPT_SERIALIZE_NUMPY)
     if not following:
         return body, {"Content-Type": "application/json"}
     return b"".join([body, *following]), {"Content-Type": "application/octet-stream", HEADER: str(len(body))}

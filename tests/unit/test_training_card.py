@@ -6,26 +6,31 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 pytest.importorskip("torch")
+import onnx
 import torch
 import yaml
 from typer.testing import CliRunner
 
-from mlaas import bundles, documents, settings, storage
+from mlaas import bundles, classifier, documents, models, sessions, settings, storage
 from mlaas.catalog import Catalog
+from mlaas.catalog_api.shown import variations
 from mlaas.cli import app
 from mlaas.contracts import ModelRef, ModelSave, TrainRequest, parse
 from mlaas.errors import InvalidRequest
+from mlaas.precision import FILES
 from mlaas.settings import Settings
 from mlaas.testing.tiny_checkpoints import write_checkpoint, write_rows
-from mlaas.training import pipelines, variants
+from mlaas.training import pipelines, quantization, variants
 from mlaas.training.batches import Batch
 from mlaas.training.card import Lineage, describe
 from mlaas.training.licence import licence_of
@@ -68,7 +73,7 @@ def trained(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     checkpoint = write_checkpoint(folder / "checkpoint")
     (checkpoint / "README.md").write_text("---\nlicense: mit\n---\n# tiny\n")
     sources = Sources(checkpoint=checkpoint, tokenizer=None, table=table)
-    return train(parse(TrainRequest, asking(variants=["int8", "fp16"])), sources, folder / "bundle", lambda report: None)
+    return train(parse(TrainRequest, asking(variants=["bf16", "int8", "fp16"])), sources, folder / "bundle", lambda report: None)
 
 
 @pytest.fixture
@@ -124,30 +129,110 @@ def test_the_card_says_where_the_model_comes_from(outcome: Outcome) -> None:
 
 
 def test_each_variant_has_its_size_its_pace_and_what_it_costs_in_accuracy(outcome: Outcome) -> None:
-    served, *others = outcome.variants
+    served, bf16, *others = outcome.variants
     assert [one["variant"] for one in others] == ["int8", "fp16"]
+    assert bf16["variant"] == "bf16"
+    computes = "bf16" in sessions.runnable()
+    assert (bf16["accuracy_loss"] is not None, "not measured here" not in bf16.get("note", "")) == (computes, computes)
     assert (served["variant"], served["served"], served["texts"]) == ("fp32", True, outcome.dataset["samples_test"])
     assert served["metrics"] == pytest.approx({name: outcome.evaluation[name] for name in served["metrics"]}, rel=1e-4)
-    for one in outcome.variants:
+    for one in (served, *others):
         assert one["bytes"] == (outcome.bundle.folder / one["file"]).stat().st_size
         assert one["texts_per_second"] > 0
     for one in others:
         assert not one["served"]
+        assert one["accuracy_loss"] == pytest.approx(served["metrics"]["accuracy"] - one["metrics"]["accuracy"], abs=1e-6)
         assert 0.9 < one["cosine"] <= 1.0
         assert one["cosine"] != 1.0 or one["variant"] == "fp16", "int8 is rounded"
     bundles.verify(outcome.bundle.folder)
 
 
 def test_a_variant_is_other_numbers_and_no_copy_of_the_served_graph(outcome: Outcome) -> None:
-    hashes = {hashlib.sha256((outcome.bundle.folder / one["file"]).read_bytes()).hexdigest() for one in outcome.variants}
+    files = {one["file"] for one in outcome.variants}
+    hashes = {hashlib.sha256((outcome.bundle.folder / file).read_bytes()).hexdigest() for file in files}
     assert len(hashes) == 3
 
 
 def test_a_variant_that_cannot_be_made_is_left_out_and_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    assert variants.make(tmp_path, ["int8", "fp16"]) == {}
+    assert variants.make(tmp_path, ["int8", "fp16"], list) == {}
     assert list((tmp_path / "variants").iterdir()) == []
     assert caplog.messages.count("variant.not_made") == 2
+
+
+def test_the_manifest_says_what_the_policy_goes_by(outcome: Outcome) -> None:
+    figures = {one["variant"]: one for one in outcome.variants}
+    found = {one.name: one for one in outcome.bundle.variants}
+    assert list(found) == ["bf16", "int8", "fp16"]
+    for name, one in found.items():
+        assert (one.accuracy_loss, one.file) == (figures[name]["accuracy_loss"], figures[name]["file"])
+    assert (found["int8"].metric, found["int8"].rows) == ("accuracy", outcome.dataset["samples_test"])
+    pace = figures["int8"]["texts_per_second"] / figures["fp32"]["texts_per_second"]
+    assert found["int8"].pace == pytest.approx(pace, abs=0.01)
+    assert found["fp16"].pace is None, "it was not measured on a GPU"
+
+
+def test_a_trained_model_answers_in_the_variant_that_is_allowed(outcome: Outcome, home: Settings) -> None:
+    lossless = tuple(dataclasses.replace(one, accuracy_loss=0.0, pace=2.0) for one in outcome.bundle.variants if one.name == "int8")
+    said = {"objective": "text-classification", "labels": outcome.bundle.labels, "max_length": outcome.bundle.max_length}
+    bundle = bundles.write_manifest(outcome.bundle.folder, **said, provenance={}, variants=lossless)
+    publish(dataclasses.replace(outcome, bundle=bundle), ModelSave(path="models/birds"), home, LINEAGE)
+    texts = ["the sparrow flies", "a trout swims in the river"]
+    exact, quick = (models.load(ModelRef(name="birds", max_accuracy_loss=limit)) for limit in (None, 0.0))
+    assert (exact.version.variant, quick.version.variant) == ("fp32", "int8")
+    ours, theirs = (classifier.classify(each.model, texts, 4) for each in (exact, quick))
+    assert ours != theirs
+    for one, other in zip(ours, theirs, strict=True):
+        assert {each.label: each.score for each in one.scores} == pytest.approx({each.label: each.score for each in other.scores}, abs=0.1)
+
+
+def test_int8_has_ranges_of_training_rows_and_leaves_layers_that_narrow_in_float32(outcome: Outcome) -> None:
+    graph = onnx.load(outcome.bundle.folder / FILES["int8"]).graph
+    kinds = Counter(node.op_type for node in graph.node)
+    assert kinds["QuantizeLinear"] > 0
+    assert kinds["DynamicQuantizeLinear"] == 0, "its ranges are calibrated"
+    narrow = quantization.narrowing(outcome.bundle.graph)
+    assert narrow
+    known = {each.name: each.data_type for each in graph.initializer}
+    assert {known.get(node.input[1]) for node in graph.node if node.name in narrow} == {onnx.TensorProto.FLOAT}
+
+
+def test_calibration_is_bounded_and_takes_rows_of_many_batches() -> None:
+    batch = Batch(inputs={"input_ids": torch.zeros(100, 5, dtype=torch.long)}, targets=torch.zeros(100), tokens=500)
+    asked = []
+
+    def batches() -> Iterator[Batch]:
+        for number in range(1000):
+            asked.append(number)
+            yield batch
+
+    fed = [len(one["input_ids"]) for one in quantization.sampled(batches())]
+    assert sum(fed) == quantization.ROWS
+    assert max(fed) == quantization.SLICE
+    assert len(asked) == quantization.ROWS // quantization.PER_BATCH
+
+
+def test_a_beginning_of_the_rows_that_are_looked_at_is_a_fair_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [Batch(inputs={"input_ids": torch.full((10, 1), number)}, targets=torch.zeros(10), tokens=10) for number in range(200)]
+    task = SimpleNamespace(held_out=lambda: iter(made))
+    monkeypatch.setattr(variants, "ROWS", 500)
+    places = [int(batch.inputs["input_ids"][0, 0]) for batch in variants._chosen(task)]  # type: ignore[arg-type]
+    assert len(places) == 50 == len(set(places))
+    for few in (10, 20):
+        assert 80 < sum(places[:few]) / few < 120, "it does not begin with the longest"
+
+
+def test_the_catalog_shows_what_each_variant_loses(outcome: Outcome, home: Settings) -> None:
+    entry = publish(outcome, ModelSave(path="models/birds"), home, LINEAGE)
+    shown = {one.precision: one for one in variations(entry["card"]["figures"], [])}
+    assert list(shown) == ["fp32", "bf16", "int8", "fp16"]
+    figures = {one["variant"]: one for one in outcome.variants}
+    for name in ("int8", "fp16"):
+        assert (shown[name].accuracy_loss, shown[name].metric) == (figures[name]["accuracy_loss"], "accuracy")
+        assert f"{figures[name]['accuracy_loss']:.4f}" in entry["card"]["markdown"]
+    if "bf16" not in sessions.runnable():
+        assert "not measured here" in str(shown["bf16"].note)
+        assert "not measured here" in entry["card"]["markdown"]
 
 
 def test_a_batch_whose_output_would_be_large_is_computed_in_parts_that_add_up(monkeypatch: pytest.MonkeyPatch) -> None:

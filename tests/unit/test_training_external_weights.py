@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from mlaas import bundles, classifier, engine
 from mlaas.testing import tiny_models
 from mlaas.training import external_weights, variants
+from mlaas.training.batches import Batch
 
 TEXTS = ["Laboratori di Frascati", "florence", ""]
 
@@ -62,4 +64,6 @@ def test_a_small_graph_and_one_that_has_weights_beside_it_stay_as_they_are(tmp_p
 def test_variants_are_made_of_such_a_graph_too(tmp_path: Path, kind: str) -> None:
     bundle = made(tmp_path / "model")
     external_weights.put_beside(bundle.graph, small=100_000)
-    assert variants.make(tmp_path / "model", [kind]) == {kind: f"variants/model.{kind}.onnx"}
+    inputs = {name: torch.ones(4, 6, dtype=torch.long) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    rows = [Batch(inputs=inputs, targets=torch.zeros(4), tokens=24)]
+    assert variants.make(tmp_path / "model", [kind], lambda: rows) == {kind: f"variants/model.{kind}.onnx"}

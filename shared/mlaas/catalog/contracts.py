@@ -127,9 +127,15 @@ class Variation(Contract):
     file: str | None = None
     size: int | None = Field(None, description="Bytes.")
     languages: list[str] = Field([])
-    served: bool = False
+    served: bool = Field(False, description="Whether it answers where nothing else is asked for.")
     metrics: dict[str, float] = Field({})
     texts_per_second: float | None = None
+    metric: str | None = Field(None, description="The main metric, which `accuracy_loss` is told in.")
+    accuracy_loss: float | None = Field(
+        None, description="By how much that is less than fp32's on the same held-out rows; null where it was not measured."
+    )
+    rows: int | None = Field(None, description="How many held-out rows those were.")
+    note: str | None = Field(None, description="Why something was not measured.")
 
 
 class Lineage(Contract):

@@ -11,7 +11,7 @@ from ..catalog.contracts import AliasShown, EntryShown, Lineage, Variation, Vers
 from ..catalog.entries import Entry
 from ..catalog.usage import Usage
 
-__all__ = ["alias", "card_of", "entry", "href", "summary", "version"]
+__all__ = ["alias", "card_of", "entry", "href", "summary", "variations", "version"]
 
 
 def href(*parts: str) -> str:
@@ -51,7 +51,7 @@ def version(kind: Kind, body: Mapping[str, Any], about: Entry, pointing: Mapping
         task=body.get("objective"),
         licence=licence,
         metrics=figures.get("metrics") or _numbers(body.get("evaluation") or {}),
-        variations=_variations(figures, about.languages) if kind == "models" else [],
+        variations=variations(figures, about.languages) if kind == "models" else [],
         lineage=_lineage(body, figures.get("lineage") or {}),
         has_card=card_of(body, about) is not None,
         path=body["path"],
@@ -70,7 +70,8 @@ def alias(body: Mapping[str, Any]) -> AliasShown:
     return AliasShown.model_validate({"alias": body["alias"], "version": body["version"], "history": aliases.history(body)})
 
 
-def _variations(figures: Mapping[str, Any], languages: Sequence[str]) -> list[Variation]:
+def variations(figures: Mapping[str, Any], languages: Sequence[str]) -> list[Variation]:
+    """The variants of a version whose card has these figures; fp32 alone where they say nothing."""
     measured = [one for one in figures.get("variants") or [] if one.get("variant")]
     if not measured:
         return [Variation(precision="fp32", languages=list(languages), served=True)]
@@ -83,6 +84,8 @@ def _variations(figures: Mapping[str, Any], languages: Sequence[str]) -> list[Va
             served=bool(one.get("served")),
             metrics=one.get("metrics") or {},
             texts_per_second=one.get("texts_per_second"),
+            rows=one.get("texts"),
+            **{name: one.get(name) for name in ("metric", "accuracy_loss", "note")},
         )
         for one in measured
     ]

@@ -11,7 +11,7 @@ from ..errors import InvalidRequest
 from ..settings import current
 from ..tasks import Tasks
 from .searchable import check_search
-from .supported import check, check_architecture, check_columns, check_data, check_metric, check_processes, check_scratch
+from .supported import check, check_architecture, check_columns, check_data, check_metric, check_processes, check_scratch, check_variants
 
 __all__ = ["accept"]
 
@@ -31,6 +31,7 @@ def accept(request: TrainRequest, cause: CloudEvent, publish: bool) -> CloudEven
     check_data(request)
     check_metric(request)
     check_scratch(request)
+    check_variants(request)
     check_processes(request)
     check_search(request)
     if not request.model.path and not request.model.architecture:

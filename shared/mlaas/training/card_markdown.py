@@ -140,9 +140,9 @@ def _setting(value: Any) -> str:
 def _variants(figures: Mapping[str, Any]) -> Iterator[str]:
     measured, parity = figures["variants"], figures["parity"]
     if measured:
-        main = next((name for name in ("accuracy", "exact_match", "loss") if name in measured[0]["metrics"]), "loss")
-        heads = ("variant", "served", "MB", "texts/s", "texts", main, "difference", "cosine to fp32", "agreement")
-        yield from _table(heads, [_variant(one, measured[0], main) for one in measured])
+        main = measured[0].get("metric") or next((name for name in ("accuracy", "loss") if name in measured[0]["metrics"]), "loss")
+        heads = ("variant", "served", "MB", "texts/s", "texts", main, "loss of it", "cosine to fp32", "agreement")
+        yield from _table(heads, [_variant(one, main) for one in measured])
         yield from ("", "Measured on a CPU of the machine that trained, while others may have used it: compare the rows with each other.")
     if parity:
         yield from (
@@ -152,14 +152,14 @@ def _variants(figures: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _variant(one: Mapping[str, Any], served: Mapping[str, Any], main: str) -> tuple[str, ...]:
-    figure, reference = one["metrics"].get(main), served["metrics"].get(main)
-    difference = "" if figure is None or reference is None or one is served else f"{figure - reference:+.4f}"
-    rest = (_number(figure), difference, _number(one.get("cosine")), _number(one.get("agreement")))
+def _variant(one: Mapping[str, Any], main: str) -> tuple[str, ...]:
+    lost = one.get("accuracy_loss")
+    cost = "" if one["served"] else f"{lost:.4f}" if lost is not None else one.get("note") or "unknown"
+    rest = (_number(one["metrics"].get(main)), cost, _number(one.get("cosine")), _number(one.get("agreement")))
     return (
         one["variant"],
-        "yes" if one["served"] else "no",
-        f"{one['bytes'] / 1e6:.2f}",
+        "by default" if one["served"] else "where allowed",
+        "" if one["bytes"] is None else f"{one['bytes'] / 1e6:.2f}",
         _number(one["texts_per_second"]),
         f"{one['texts']:,}",
         *rest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import transformers
 
 from .. import bundles
 from ..errors import InvalidRequest, MlaasError
+from ..precision import Variant
 from . import longformer
 from .batches import Batch, collator, encoded
 from .checkpoints import Checkpoint, load_model, open_checkpoint
@@ -164,7 +166,7 @@ def write_graph(model: Any, tokenizer: Any, objective: str, folder: Path, max_le
     tokenizer.save_pretrained(folder, legacy_format=False)
 
 
-def write_manifest(folder: Path, serving: Serving, provenance: dict[str, Any]) -> bundles.Bundle:
+def write_manifest(folder: Path, serving: Serving, provenance: dict[str, Any], variants: Iterable[Variant] = ()) -> bundles.Bundle:
     """Write manifest.json, which seals the bundle."""
     return bundles.write_manifest(
         folder,
@@ -174,6 +176,7 @@ def write_manifest(folder: Path, serving: Serving, provenance: dict[str, Any]) -
         normalize=serving.normalize,
         max_length=serving.max_length,
         provenance=provenance,
+        variants=variants,
     )
 
 

@@ -64,6 +64,7 @@ class BestModel:
         target.mkdir(parents=True, exist_ok=True)
         try:
             for name, file in files.items():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)  # of a variant
                 shutil.copyfile(file, target / name)
             (target / BUNDLE).rename(target / manifests.MANIFEST)
             described = manifests.read_json(target / OUTCOME)

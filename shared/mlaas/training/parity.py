@@ -96,9 +96,9 @@ def computed(session: Any, outputs: list[str], batch: dict[str, Array]) -> list[
     return found[0] if len(found) == 1 else [np.concatenate(parts, axis=1) for parts in zip(*found, strict=True)]
 
 
-def open_session(graph: Path) -> Any:
+def open_session(graph: Path, providers: Sequence[Any] = ("CPUExecutionProvider",)) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(graph), options, providers=list(providers))

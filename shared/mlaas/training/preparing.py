@@ -23,7 +23,7 @@ from .optimization import Compute
 from .progress import Meter
 from .spool import check_room
 from .starting_point import Sources, max_length, starting_point
-from .supported import check, check_columns, check_data, check_metric, check_processes, check_scratch
+from .supported import check, check_columns, check_data, check_metric, check_processes, check_scratch, check_variants
 
 __all__ = ["Prepared", "check_request", "memory_errors", "prepared", "repeatable"]
 
@@ -47,6 +47,7 @@ def check_request(request: TrainRequest) -> None:
     check_data(request)
     check_metric(request)
     check_scratch(request)
+    check_variants(request)
     check_processes(request)
 
 

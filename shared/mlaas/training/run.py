@@ -109,11 +109,12 @@ def _publishable(
     write_graph(task.model, checkpoint.tokenizer, objective, folder, max_length)
     meter.phase("parity")
     parity = compare(task.model, folder / "model.onnx", sample(task.held_out()), meter.tick)
-    files = variants.make(folder, request.model_save.variants or ())
-    measured = variants.measure(task, folder, files, meter.tick)
-    write_manifest(folder, serving(objective, task.labels, max_length), {**made, "parity": parity})
+    # The batches of the epoch after the last one: those of an epoch that was drawn cannot be drawn again.
+    files = variants.make(folder, request.model_save.variants or (), lambda: task.batches(len(meter.history["validation_loss"])))
+    figures = variants.measure(task, objective, folder, files, meter.tick)
+    write_manifest(folder, serving(objective, task.labels, max_length), {**made, "parity": parity}, variants.measured(figures))
     meter.tick()
-    return {**task.evaluation(fitted.tally), "parity": parity}, tuple(measured)
+    return {**task.evaluation(fitted.tally), "parity": parity}, tuple(figures)
 
 
 def _further(task: Task, meter: Meter, computing: Compute) -> dict[str, Any]:

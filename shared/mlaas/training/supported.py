@@ -16,6 +16,7 @@ __all__ = [
     "check_metric",
     "check_processes",
     "check_scratch",
+    "check_variants",
 ]
 
 # Objective -> the module whose `prepare(Preparation) -> Task` trains for it.
@@ -67,6 +68,16 @@ def check_architecture(request: TrainRequest) -> None:
             f"`{request.model.architecture}` is not trained by gradient descent over batches",
             field=f"model_train.{others[0]}",
             remedy="Leave it out: only `seed` counts.",
+        )
+
+
+def check_variants(request: TrainRequest) -> None:
+    """Raise InvalidRequest for a variant that such a model cannot have."""
+    if request.model.objective == "causal-lm" and "bf16" in (request.model_save.variants or ()):
+        raise InvalidRequest(
+            "a model that writes texts is not computed by OpenVINO, which bf16 is for",
+            field="model_save.variants",
+            remedy="Leave bf16 out.",
         )
 
 

@@ -42,7 +42,7 @@ def table(record: Record) -> str:
     """The figures of all ways as Markdown, a table for each task."""
     lines = [
         f"`{record['command']}` on {record['cores']} cores of {record['processor']}"
-        f" ({'computes' if record['bf16'] else 'does not compute'} in bf16), load {record["load"]}; medians of {record["rounds"]} rounds."
+        f" ({'computes' if record['bf16'] else 'does not compute'} in bf16), load {record['load']}; rounds: {record['rounds']}."
     ]
     for task in record["tasks"]:
         lines += ["", *_table(record, task)]

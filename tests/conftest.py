@@ -71,6 +71,17 @@ def _serving(function: ModuleType) -> Iterator[str]:
     server.close()
 
 
+@pytest.fixture
+def gateway(home: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The functions behind one port, for a home with tiny models; the platform's token is `secret-of-the-test`."""
+    where = {"token": "secret-of-the-test", "url": f"http://127.0.0.1:{free_port()}"}
+    for name, value in settings.named(**where).items():
+        monkeypatch.setenv(name, value)
+    settings.current.cache_clear()
+    with web_platform.running(int(where["url"].rpartition(":")[2])) as url:
+        yield url
+
+
 @pytest.fixture(scope="module")
 def web_made(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home whose web app has something on every page, made once for a module."""

@@ -697,8 +697,8 @@ class LabelScore(Contract):
 class Classification(Contract):
     """What one text was classified as. `scores` holds the `top_k` labels, best first."""
 
-    label: str | None
-    score: float | None
+    label: str | None = None
+    score: float | None = None
     scores: list[LabelScore]
     truncated: bool = Field(description="The text was longer than the model's maximum and its end was not read.")
 

@@ -5,26 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cloudevents.http import CloudEvent
 from rich import filesize
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 
-from . import events, kafka_lag
+from . import events, kafka_lag, progress_bars
 from .client import Answer
 from .errors import MlaasError
 from .storage import Link
@@ -51,13 +40,11 @@ __all__ = [
     "searched",
     "task",
     "tasks",
-    "transfer",
 ]
 
-_POLL_SECONDS = 0.5
-
 console = Console(highlight=False)
-_errors = Console(stderr=True, highlight=False)
+_POLL_SECONDS = 0.5
+_errors = progress_bars.console
 
 
 def json_(value: Any) -> None:
@@ -249,48 +236,15 @@ def entries(page: Mapping[str, Any], as_json: bool) -> None:
 
 def follow(get: Callable[[str], dict[str, Any]], task_id: str, as_json: bool) -> dict[str, Any]:
     """Show the progress of a task until it ends; the task as it ended."""
-    with progress_bar(disable=as_json) as bar:
-        row = bar.add_task(f"task {task_id[:8]}", total=100.0)
+    with progress_bars.following(task_id, disable=as_json) as show:
         while True:
             one = get(task_id)
-            progress = one.get("progress", {})
             if as_json:
-                json_({"task_id": task_id, "task_status": one["task_status"], "progress": progress})
-            bar.update(row, completed=100.0 if one["task_status"] == "succeeded" else progress.get("percent", 0.0), description=_phase(one))
+                json_({"task_id": task_id, "task_status": one["task_status"], "progress": one.get("progress", {})})
+            show(one)
             if one["task_status"] in FINAL:
                 return one
             time.sleep(_POLL_SECONDS)
-
-
-def progress_bar(*, disable: bool = False) -> Progress:
-    """A progress bar with a spinner, the percentage and the time."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        console=_errors,
-        disable=disable,
-    )
-
-
-@contextmanager
-def transfer(description: str, *, disable: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A bar for a transfer, shown from its first bytes on; gives the function that takes the bytes done and the bytes in all."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=_errors, disable=disable)
-    row = bar.add_task(description, total=None)
-
-    def show(done: int, total: int) -> None:
-        bar.update(row, completed=done, total=total)
-        bar.start()
-
-    try:
-        yield show
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 def links(found: Sequence[Link], as_json: bool) -> None:
@@ -321,42 +275,6 @@ def _trials(found: Sequence[Mapping[str, Any]]) -> Table:
 
 def _figure(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _phase(one: Mapping[str, Any]) -> str:
-    progress = one.get("progress", {})
-    words = [f"{one['capability']} {one['task_status']}", progress.get("phase", "")]
-    if progress.get("of_bytes"):
-        words.append(f"{filesize.decimal(progress['bytes'])} of {filesize.decimal(progress['of_bytes'])}")
-    if trials := progress.get("trials"):
-        words.append(f"{sum(trials.get(state, 0) for state in trials if state not in ('of', 'running'))} of {trials['of']} trials")
-        words.append(f"best {progress['best']['value']:.4g}" if progress.get("best") else "")
-    if progress.get("loss") is not None:
-        words.append(f"loss {progress['loss']:.3f}")
-    if progress.get("rows_per_second"):
-        words.append(f"{progress['rows']:,} of {progress['of']:,} rows, {progress['rows_per_second']:,.0f} rows/s")
-    if one["task_status"] == "running":
-        words += _pace(progress)
-    return " ".join(word for word in words if word)
-
-
-def _pace(progress: Mapping[str, Any]) -> list[str]:
-    words = []
-    if progress.get("learning_rate") is not None:
-        words.append(f"rate {progress['learning_rate']:.1e}")
-    if progress.get("tokens_per_second") is not None:
-        words.append(f"{progress['tokens_per_second']:,.0f} tokens/s")
-    if memory := progress.get("memory"):
-        words.append(f"{(memory.get('gpu_peak') or memory['peak']) / 1e9:.1f} GB")
-    if progress.get("eta") is not None:
-        words.append(f"{_duration(progress['eta'])} left")
-    return words
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _answered(table: Table, answer: Answer, as_json: bool) -> None:

@@ -89,10 +89,10 @@ class AnswerRequest(Contract):
 class Answer(Contract):
     """The characters from `start` to before `end` of the context; none of the three where the model says that it holds no answer."""
 
-    answer: str | None
+    answer: str | None = None
     score: float = Field(description="The probability among all answers of at most `max_answer_tokens`.")
-    start: int | None
-    end: int | None
+    start: int | None = None
+    end: int | None = None
 
 
 class AnswerResult(Contract):

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from mlaas import display, events
+from mlaas import display, events, progress_bars
 from mlaas.errors import InvalidRequest
 
 
@@ -53,14 +53,14 @@ def test_the_tables_of_tasks_keep_an_id_on_one_line(capsys: pytest.CaptureFixtur
 def test_a_task_that_downloads_says_how_much_of_it_is_done() -> None:
     progress = {"phase": "download", "percent": 0.0, "bytes": 5_000_000, "of_bytes": 20_000_000}
     task = {"task_status": "running", "capability": "index", "progress": progress}
-    assert display._phase(task) == "index running download 5.0 MB of 20.0 MB"
+    assert progress_bars.phase(task) == "index running download 5.0 MB of 20.0 MB"
 
 
 def test_a_transfer_is_shown_from_its_first_bytes_on_and_not_before(capsys: pytest.CaptureFixture[str]) -> None:
-    with display.transfer("downloading m"):
+    with progress_bars.transfer("downloading m"):
         pass
     assert "downloading" not in capsys.readouterr().err
-    with display.transfer("downloading m") as progress:
+    with progress_bars.transfer("downloading m") as progress:
         progress(3, 4)
         progress(4, 4)
     assert "downloading m" in capsys.readouterr().err
@@ -70,8 +70,8 @@ def test_a_running_task_shows_its_pace_in_words() -> None:
     progress = {"phase": "train", "percent": 40.0, "loss": 0.5, "learning_rate": 3e-5, "tokens_per_second": 1234.5}
     progress |= {"memory": {"peak": 1_200_000_000}, "eta": 7500.0}
     running = {"task_id": "7" * 36, "task_status": "running", "capability": "train", "progress": progress}
-    assert display._phase(running) == "train running train loss 0.500 rate 3.0e-05 1,234 tokens/s 1.2 GB 2.1 h left"
-    assert display._phase(running | {"task_status": "succeeded", "progress": {"phase": "done"}}) == "train succeeded done"
+    assert progress_bars.phase(running) == "train running train loss 0.500 rate 3.0e-05 1,234 tokens/s 1.2 GB 2.1 h left"
+    assert progress_bars.phase(running | {"task_status": "succeeded", "progress": {"phase": "done"}}) == "train succeeded done"
 
 
 def test_a_search_says_how_many_trials_ended_and_shows_each_in_a_row(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +89,7 @@ def test_a_search_says_how_many_trials_ended_and_shows_each_in_a_row(capsys: pyt
     ]
     progress = {"phase": "search", "trials": {"complete": 1, "failed": 1, "running": 1, "of": 9}, "best": {"value": 0.4}}
     task = {"task_status": "running", "capability": "train", "progress": progress, "history": {"trials": trials}}
-    assert display._phase(task) == "train running search 2 of 9 trials best 0.4"
+    assert progress_bars.phase(task) == "train running search 2 of 9 trials best 0.4"
     display.task(task, False)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[-4:]]
     assert rows == [

@@ -116,3 +116,12 @@ def test_answers_are_delayed_and_throttled(proxy: ToxicProxy) -> None:
             ask(client)
             assert time.monotonic() - started >= 0.28
             proxy.heal()
+
+
+def test_a_swallowed_answer_is_a_reset_after_the_request_was_delivered(proxy: ToxicProxy) -> None:
+    proxy.swallow(1)
+    with connect(proxy) as one, pytest.raises((ConnectionResetError, BrokenPipeError)):
+        ask_on(one)
+    with connect(proxy) as two:
+        assert ask(two) == b"hello"
+    assert proxy.swallowed == 1

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .. import display, storage
+from .. import display, progress_bars, storage
 from ..catalog import KINDS
 from ..catalog import Kind as CatalogKind
 from ..errors import InvalidRequest, NotFound
@@ -117,7 +117,7 @@ def catalog_download(
     """Copy the files of an entry into a folder, verified."""
     entry = open_catalog().resolve(kinds(kind)[0], name, alias=alias, revision=version)
     to = to or Path(f"{entry['name']}-{entry['version']}")
-    with display.transfer(f"downloading {name}", disable=as_json) as progress:
+    with progress_bars.transfer(f"downloading {name}", disable=as_json) as progress:
         storage.download(entry["path"], entry["storage_type"], to, settings=current(), progress=progress)
     display.said(f"{name} version {entry['version']} is in {to}", {**entry, "folder": str(to)}, as_json)
 
@@ -143,7 +143,7 @@ def catalog_stage(
         entry["folder"] = str(to / version)
         if not (to / version).exists():
             to.mkdir(parents=True, exist_ok=True)
-            with display.transfer(f"staging {entry['name']}", disable=as_json) as progress:
+            with progress_bars.transfer(f"staging {entry['name']}", disable=as_json) as progress:
                 storage.download(entry["path"], entry["storage_type"], to / version, settings=current(), progress=progress)
     text = "\n".join(f"{one['name']} version {one['version']} is in {one['folder']}" for one in entries)
     display.said(text, {"models": entries}, as_json)

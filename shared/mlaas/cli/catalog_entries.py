@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .. import display, jobs
-from ..catalog import contracts, listing
+from ..catalog import listing
 from ..contracts import parse
 from ..errors import InvalidRequest
 from ..settings import current
@@ -41,6 +41,7 @@ def catalog_list(
     as_json: Json = False,
 ) -> None:
     """Find entries."""
+    from ..catalog import contracts
     from ..catalog_api import shown
 
     given = {"task": task, "licence": licence, "language": language, "precision": precision, "owner": owner, "visibility": visibility}
@@ -67,6 +68,8 @@ def catalog_edit(
     as_json: Json = False,
 ) -> None:
     """Say something else of a name; what is not given stays."""
+    from ..catalog import contracts
+
     given = {"owner": owner, "description": description, "licence": licence, "visibility": visibility, "tags": tag, "languages": language}
     changes = {field: value for field, value in given.items() if value is not None}
     if not changes:
@@ -95,6 +98,7 @@ def catalog_push(
     as_json: Json = False,
 ) -> None:
     """Publish a model or a data set that was made elsewhere."""
+    from ..catalog import contracts
     from ..catalog_api import uploads
 
     filename = f"{path.resolve().name}.tar" if path.is_dir() else path.name

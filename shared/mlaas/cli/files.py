@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,12 @@ from typing import Annotated, Any
 import typer
 
 from .. import datasets, display, events, references, storage
-from ..client import EventClient, HttpClient
+from ..client import Client
+from ..client.names import place
 from ..contracts import parse
 from ..errors import InvalidRequest, MlaasError, NotFound
 from ..settings import current
-from .options import FAILED, interruptible, open_catalog, open_tasks, place
+from .options import FAILED, interruptible, open_catalog, open_tasks
 from .results import FORMATS, save
 from .uploads import as_table, upload
 
@@ -135,23 +136,16 @@ def _task(capability: str, request: Mapping[str, Any], versions: list[str], aske
         cause = events.new(capability, {}, source="/mlaas/client" if asked.kafka else "/mlaas/http", id=key)
         known = tasks.known(capability, cause)
         if not known:
-            return str(_ask(capability, asked, key)(request)["task_id"])
+            return str(_ask(capability, request, asked, key)["task_id"])
         if tasks.get(known["subject"])["task_status"] not in ("failed", "cancelled"):
             display.note(f"This was asked for before: following task {known['subject']}")
             return str(known["subject"])
     raise AssertionError("there is always another attempt")
 
 
-def _ask(capability: str, asked: Asked, key: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    if not asked.kafka:
-        client = HttpClient(current().url, timeout=asked.timeout)
-        return lambda request: client.ask(capability, request, idempotency_key=key).data
-
-    def by_event(request: Mapping[str, Any]) -> dict[str, Any]:
-        with EventClient(current().kafka) as client:
-            return client.ask(capability, request, seconds=asked.timeout, idempotency_key=key).data
-
-    return by_event
+def _ask(capability: str, request: Mapping[str, Any], asked: Asked, key: str) -> dict[str, Any]:
+    with Client(kafka=current().kafka if asked.kafka else None, timeout=asked.timeout) as client:
+        return client.ask(capability, request, idempotency_key=key).data
 
 
 @contextmanager

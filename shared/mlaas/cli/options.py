@@ -13,7 +13,6 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 
 from .. import display
-from ..contracts import ModelRef, VectorStoreRef, parse
 from ..errors import InvalidRequest, MlaasError, Unavailable
 
 P = ParamSpec("P")
@@ -65,17 +64,6 @@ def interruptible(goes_on: str) -> Iterator[None]:
         raise
 
 
-def model_ref(text: str) -> ModelRef:
-    """The model that the command line names. Raises InvalidRequest."""
-    storages = {"local": "local", "s3": "s3", "hub": "hugging_face_hub"}
-    scheme, colon, rest = text.partition(":")
-    if colon and scheme in storages:
-        return parse(ModelRef, {"path": rest, "storage_type": storages[scheme]})
-    name, at, alias = text.partition("@")
-    name, _, version = name.partition(":")
-    return parse(ModelRef, {"name": name, "alias": alias if at else None, "revision": version or None})
-
-
 def read_texts(texts: list[str] | None) -> list[str]:
     if texts:
         return texts
@@ -97,22 +85,6 @@ def text_argument(text: str, field: str) -> str:
         return Path(text[1:]).read_text("utf-8") if text.startswith("@") else text
     except (ValueError, OSError):
         raise InvalidRequest("the file cannot be read as UTF-8 text", field=field, remedy="Give a text, or @FILE.") from None
-
-
-def place(text: str) -> dict[str, Any]:
-    scheme, colon, rest = text.partition(":")
-    if colon and scheme in ("local", "s3", "hub"):
-        return {"path": rest, "storage_type": {"hub": "hugging_face_hub"}.get(scheme, scheme)}
-    return {"path": text, "storage_type": "local"}
-
-
-def store_ref(index: str) -> dict[str, Any]:
-    if not index:
-        raise InvalidRequest("which index?", field="--index", remedy="Name one with --index; `mlaas catalog` lists them.")
-    if index.startswith(("local:", "s3:")):
-        return parse(VectorStoreRef, place(index)).model_dump(exclude_none=True)
-    name, _, alias = index.partition("@")
-    return parse(VectorStoreRef, {"name": name, "alias": alias or None}).model_dump(exclude_none=True)
 
 
 def given(**values: Any) -> dict[str, Any]:

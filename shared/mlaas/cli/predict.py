@@ -7,25 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from .. import display
-from ..client import Answer, EventClient, HttpClient
+from ..client import Answer, Client
+from ..client.names import model_ref, store_ref
 from ..errors import InvalidRequest
 from ..settings import current
 from . import files
-from .options import (
-    Json,
-    Kafka,
-    Model,
-    Texts,
-    Timeout,
-    TopK,
-    given,
-    json_argument,
-    model_ref,
-    read_texts,
-    says_why,
-    store_ref,
-    text_argument,
-)
+from .options import Json, Kafka, Model, Texts, Timeout, TopK, given, json_argument, read_texts, says_why, text_argument
 
 __all__ = ["app"]
 
@@ -155,7 +142,9 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the nearest documents of an index, for texts or for a file of them."""
-    request = {"dataset": store_ref(index), "top_k": top_k}
+    if not index:
+        raise InvalidRequest("which index?", field="--index", remedy="Name one with --index; `mlaas catalog` lists them.")
+    request = {"dataset": store_ref(index).model_dump(exclude_none=True), "top_k": top_k}
     request |= given(filter=json_argument(condition) if condition else None, hybrid={} if hybrid else None)
     if file:
         asked = _of_file(texts, file=file, column=column, id_column=id_column, output=output, again=again, kafka=kafka, timeout=timeout)
@@ -182,8 +171,5 @@ def _of_file(texts: list[str] | None, **options: Any) -> files.Asked:
 
 
 def _ask(capability: str, request: dict[str, Any], kafka: bool, timeout: float) -> Answer:
-    settings = current()
-    if not kafka:
-        return HttpClient(settings.url, timeout=timeout).ask(capability, request)
-    with EventClient(settings) as client:
-        return client.ask(capability, request, seconds=timeout)
+    with Client(kafka=current().kafka if kafka else None, timeout=timeout) as client:
+        return client.ask(capability, request)

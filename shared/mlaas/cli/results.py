@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import display, references, storage
+from .. import progress_bars, references, storage
 from ..errors import InvalidRequest
 from ..settings import Settings
 
@@ -22,7 +22,7 @@ FORMATS: Mapping[str, str] = {".parquet": "parquet", ".jsonl": "jsonl", ".csv": 
 
 def save(predictions: Mapping[str, Any], target: Path, settings: Settings, as_json: bool) -> None:
     """Fetch what the task's `predictions` refer to, verify it, and put it at `target`, all or nothing."""
-    with display.transfer(f"fetching {target.name}", disable=as_json) as progress:
+    with progress_bars.transfer(f"fetching {target.name}", disable=as_json) as progress:
         place = storage.fetch(predictions["path"], predictions["storage_type"], settings=settings, progress=progress)
     references.verify(place, predictions["size"], predictions["sha256"])
     temporary = target.with_name(f".{target.name}.{os.getpid()}")

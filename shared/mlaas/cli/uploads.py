@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import datasets, display, references, storage
+from .. import datasets, progress_bars, references, storage
 from ..errors import InvalidRequest
 from ..settings import Settings
 from ..storage.manifests import sha256_of
@@ -43,6 +43,6 @@ def upload(file: Path, settings: Settings, as_json: bool) -> dict[str, Any]:
     digest = sha256_of(file)
     path, storage_type = references.in_exchange(settings, "uploads", digest[:16], _UNSAFE.sub("_", file.name))
     if not storage.exists(path, storage_type, settings=settings):
-        with display.transfer(f"sending {file.name}", disable=as_json) as progress:
+        with progress_bars.transfer(f"sending {file.name}", disable=as_json) as progress:
             storage.put(file, path, storage_type, settings=settings, progress=progress)
     return {"path": path, "storage_type": storage_type, "size": file.stat().st_size, "sha256": digest}

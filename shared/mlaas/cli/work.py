@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import display
-from ..client import HttpClient
+from .. import display, progress_bars
+from ..client import Client
+from ..client.names import model_ref, place
 from ..contracts import IndexRequest, ModelSave, TrainRequest, parse
 from ..settings import current
-from .options import FAILED, Json, Model, given, interruptible, json_argument, model_ref, open_tasks, place, says_why
+from .options import FAILED, Json, Model, given, interruptible, json_argument, open_tasks, says_why
 
 __all__ = ["app", "tasks_app"]
 
@@ -108,7 +109,7 @@ def export(
     from ..training import publish
 
     asked = parse(ModelSave, place(save) | given(name=name, licence=licence))
-    with display.transfer(f"downloading {model}", disable=as_json) as progress:
+    with progress_bars.transfer(f"downloading {model}", disable=as_json) as progress:
         entry = publish.export_and_publish(model_ref(model), objective, asked, current(), progress)
     display.said(f"{entry['name']} version {entry['version']} is in the catalog", entry, as_json)
 
@@ -145,8 +146,8 @@ def tasks_cancel(task_id: str, as_json: Json = False) -> None:
 
 
 def _submit(capability: str, request: dict[str, Any], watch: bool, as_json: bool) -> None:
-    client = HttpClient(current().url)
-    task = client.ask(capability, request).data
+    with Client() as client:
+        task = client.ask(capability, request).data
     if watch:
         with interruptible(f"The task goes on. See it with: mlaas tasks show {task['task_id']} --watch"):
             task = display.follow(open_tasks().get, task["task_id"], as_json)

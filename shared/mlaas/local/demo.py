@@ -24,8 +24,8 @@ from cloudevents.http import CloudEvent
 from rich.rule import Rule
 from rich.table import Table
 
-from .. import display, events, logs
-from ..client import EventClient, HttpClient
+from .. import display, events, logs, progress_bars
+from ..client import Client, EventClient
 from ..errors import MlaasError
 from ..samples.installation import install
 from ..settings import current
@@ -102,7 +102,7 @@ class Demo:
         self.replies: list[dict[str, Any]] = []
         self.arrived: list[dict[str, Any]] = []
         self.figures: dict[str, Any] = {}
-        self.bar = display.progress_bar(disable=as_json)
+        self.bar = progress_bars.progress_bar(disable=as_json)
         self.rows: dict[str, Any] = {}
 
     def play(self) -> None:
@@ -162,12 +162,11 @@ class Demo:
             "fill_mask": {"model": {"name": "physics-lm"}, "predict_input": {"input_text": [SENTENCE]}, "top_k": 3},
             "search": {"dataset": {"name": "abstracts"}, "search_input": {"input_text": list(QUERIES)}, "top_k": 2},
         }
-        http = HttpClient(platform.url)
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column, share in (("asked", 5), ("answer", 6), ("Kafka ms", None), ("HTTP ms", None)):
             table.add_column(column, overflow="fold", ratio=share, justify="left" if share else "right")
         for capability, request in requests.items():
-            ways = self._by_kafka(kafka, timeline, capability, request), self._by_http(http, capability, request)
+            ways = self._by_kafka(kafka, timeline, capability, request), self._by_http(platform.url, capability, request)
             times = [f"{seconds * 1000:.0f}" for _, _, seconds, _ in ways]
             for row in _rows(capability, request, ways[0][0]):
                 table.add_row(*row, *times)
@@ -201,8 +200,9 @@ class Demo:
             raise MlaasError(f"{capability} was refused: {reply.data.get('detail')}")
         return reply.data, "Kafka", arrived - started, reply.get("servertiming") or ""
 
-    def _by_http(self, http: HttpClient, capability: str, request: dict[str, Any]) -> Row:
-        answer = http.ask(capability, request)
+    def _by_http(self, url: str, capability: str, request: dict[str, Any]) -> Row:
+        with Client(url) as client:
+            answer = client.ask(capability, request)
         self.requests.append({"by": "HTTP", "function": capability, "request": request})
         self.replies.append({"by": "HTTP", "function": capability, "reply": answer.data, "seconds": round(answer.seconds, 4)})
         return answer.data, "HTTP", answer.seconds, answer.timing

@@ -32,7 +32,7 @@ class ToxicProxy:
     """Passes connections through to `port` of 127.0.0.1: `with ToxicProxy(27017) as proxy: connect to proxy.port`.
 
     Faults hold from when they are set until `heal`: `delay` (seconds for each chunk of an answer), `rate` (bytes of answers a
-    second and connection), and what the methods do. `accepted` counts connections.
+    second and connection), and what the methods do. `accepted` counts connections, `swallowed` answers that nobody got.
     """
 
     target: int
@@ -40,6 +40,8 @@ class ToxicProxy:
     rate: float | None = None
     port: int = 0
     accepted: int = 0
+    swallowed: int = 0
+    _swallow: int = 0
     _silent: bool = False
     _flip: _Flip | None = None
     _listener: socket.socket | None = None
@@ -80,6 +82,10 @@ class ToxicProxy:
         """Flip a bit of one byte of what is answered, the one that comes `after` as many bytes from now."""
         self._flip = _Flip(after)
 
+    def swallow(self, count: int) -> None:
+        """Reset the next `count` connections on which an answer begins, instead of passing it: the request has been delivered."""
+        self._swallow = count
+
     @property
     def flipped(self) -> bool:
         """Whether the byte has passed."""
@@ -87,7 +93,7 @@ class ToxicProxy:
 
     def heal(self) -> None:
         """Behave; what was held back by `black_hole` passes."""
-        self.delay, self.rate, self._silent, self._flip = 0.0, None, False, None
+        self.delay, self.rate, self._silent, self._flip, self._swallow = 0.0, None, False, None, 0
         with self._lock:
             if self._listener and not _listens(self._listener):
                 self._listen()
@@ -130,6 +136,9 @@ class ToxicProxy:
         try:
             while data := source.recv(_CHUNK):
                 self._hold()
+                if answers and self._swallows():
+                    _reset(target)
+                    break
                 target.sendall(self._spoil(data) if answers else data)
         except OSError:
             pass
@@ -138,6 +147,13 @@ class ToxicProxy:
             self._ends -= {source, target}
         _shut(source)
         _shut(target)
+
+    def _swallows(self) -> bool:
+        with self._lock:
+            if self._swallow > 0:
+                self._swallow, self.swallowed = self._swallow - 1, self.swallowed + 1
+                return True
+            return False
 
     def _hold(self) -> None:
         while self._silent and not self._ended.is_set():

@@ -8,8 +8,8 @@ from typing import Any
 
 import flask
 
-from ..client import HttpClient
-from ..errors import InvalidRequest, MlaasError
+from ..client import Client, Defect
+from ..errors import InvalidRequest, MlaasError, Unavailable
 from ..runtime import problem
 from .page import Page, Visit
 from .trials import SEARCH, Trial, trial_of
@@ -44,10 +44,11 @@ def _tried(visit: Visit, kind: str, body: Mapping[str, Any], trial: Trial, of: M
         for name, label, _ in trial.fields:
             if not given[name]:
                 raise InvalidRequest(f"`{label}` is empty", field=name, remedy="Write something into it.")
-        answer = HttpClient(visit.settings.url, timeout=SECONDS).ask(trial.capability, {**of, **trial.ask(given)})
+        with Client(visit.settings.url, timeout=SECONDS, settings=visit.settings) as client:
+            answer = client.ask(trial.capability, {**of, **trial.ask(given)})
         found, seconds = trial.read(given, answer.data), time.perf_counter() - started
     except MlaasError as error:
-        refused = problem(error)
+        refused = problem(Unavailable(error.detail, remedy=error.remedy) if isinstance(error, Defect) else error)
         status = refused["status"]
     template = "part_tried.html" if visit.in_place else "tried.html"
     return visit.show(

@@ -1,25 +1,22 @@
-"""The SDK: ask the platform by HTTP, or publish CloudEvents to Kafka and read the replies from Kafka."""
+"""Kafka: publish CloudEvents to the topic of requests and read those of another topic."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import requests
 from cloudevents.http import CloudEvent
 
-from . import events, references
-from .errors import InvalidRequest, Malformed, TooLarge, Unavailable
-from .kafka_connection import connecting, settings_for
-from .settings import Settings
+from .. import events, references
+from ..errors import Malformed, TooLarge, Unavailable
+from ..kafka_connection import connecting, settings_for
+from ..settings import Settings
 
-__all__ = ["EVENTS", "REQUESTS", "Answer", "EventClient", "HttpClient", "Refused"]
+__all__ = ["DEAD_LETTERS", "EVENTS", "REQUESTS", "EventClient"]
 
 REQUESTS = "mlaas.requests"
 EVENTS = "mlaas.events"
@@ -27,52 +24,6 @@ DEAD_LETTERS = "mlaas.dead-letters"
 _SILENCE_SECONDS = 15.0
 
 Record = tuple[list[tuple[str, bytes]], bytes | None, bytes]  # headers, key, value
-
-
-class Refused(InvalidRequest):
-    """The platform will not serve the request; `problem` is its RFC 9457 answer."""
-
-    def __init__(self, problem: Mapping[str, Any]) -> None:
-        super().__init__(str(problem.get("detail", "the request was refused")), field=problem.get("field"), remedy=problem.get("remedy"))
-        self.problem = dict(problem)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back, how long it took (seconds), and where the time went (the Server-Timing text)."""
-
-    data: dict[str, Any]
-    seconds: float
-    timing: str = ""
-
-
-class HttpClient:
-    """The platform's HTTP port at `url`; `{function}` in it stands for a function's name, where each has an address of its own."""
-
-    def __init__(self, url: str, *, timeout: float = 60.0) -> None:
-        self._url = url.rstrip("/")
-        self._timeout = timeout
-        self._session = requests.Session()
-
-    def ask(self, capability: str, request: Mapping[str, Any], *, idempotency_key: str | None = None) -> Answer:
-        """POST `request` to a function. Raises Refused for a 4xx, Unavailable for a 5xx or no answer."""
-        headers = {"Content-Type": "application/json"}
-        if idempotency_key:
-            headers["Idempotency-Key"] = idempotency_key
-        named = self._url.replace("{function}", capability.replace("_", "-"))
-        url = named if named != self._url else f"{self._url}/{capability}"
-        started = time.perf_counter()
-        try:
-            response = self._session.post(url, data=json.dumps(request).encode(), headers=headers, timeout=self._timeout)
-            body = response.json()
-        except (requests.RequestException, ValueError) as error:
-            raise Unavailable(f"no platform answers at {named}", remedy="Start it with `mlaas up`, or set MLAAS_URL.") from error
-        seconds = time.perf_counter() - started
-        if response.status_code == 429 or response.status_code >= 500:
-            raise Unavailable(body.get("detail", "the platform cannot answer now"), remedy=body.get("remedy"))
-        if not response.ok:
-            raise Refused(body)
-        return Answer(body, seconds, response.headers.get("Server-Timing", ""))
 
 
 class EventClient:
@@ -212,16 +163,6 @@ class EventClient:
             f"{len(wanted) - len(found)} of {len(wanted)} replies did not come within {seconds:.0f} s",
             remedy="See `mlaas watch --dead-letters`; a redelivered request gives the same reply.",
         )
-
-    def ask(self, capability: str, request: Mapping[str, Any], *, seconds: float = 60.0, idempotency_key: str | None = None) -> Answer:
-        """Publish a request and wait for its reply. Raises Refused when the reply is a failure, Unavailable when none comes."""
-        event = events.new(capability, dict(request), id=idempotency_key)
-        started = time.perf_counter()
-        self.send([event])
-        reply = self.replies([event["id"]], seconds=seconds)[event["id"]]
-        if reply["type"] == events.event_type(capability, "failed"):
-            raise Refused(reply.data)
-        return Answer(reply.data, time.perf_counter() - started, reply.get("servertiming") or "")
 
     def close(self) -> None:
         """Leave Kafka."""

@@ -55,8 +55,8 @@ class Connection:
 
     def request(self, method: str, function: str, *path: str, **what: Any) -> Request:
         """A request to a function, with the token."""
-        name = quote(function.replace("_", "-"))
-        base = self.url.replace("{function}", name) if "{function}" in self.url else f"{self.url}/{name}"
+        own = self.url.replace("{function}", function.replace("_", "-"))
+        base = own if own != self.url else f"{self.url}/{quote(function)}"
         headers = dict(what.pop("headers", {}))
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"

@@ -73,7 +73,8 @@ TopK = Annotated[int, Field(ge=1, le=1000)]
 class Contract(BaseModel):
     """Base of every request and result: no unknown fields, no change after construction."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # Built when they are first used: a cold start uses few of them.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
     @property
     def is_long_work(self) -> bool:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ OUTPUT_BYTES = 256 * 1024**2  # of one batch's widest output: a row per token an
 
 WRITING = "causal-lm"
 
+T = TypeVar("T")
 Batch = tuple[list[int], NDArray[Any], NDArray[np.int64]]
 
 
@@ -189,7 +190,7 @@ def load(
     that lead out of it.
     """
     with timing.span("load"):
-        words = tokens.open_tokenizer(tokenizer or bundle.tokenizer, bundle, own=tokenizer is None)
+        opened = _meanwhile(lambda: tokens.open_tokenizer(tokenizer or bundle.tokenizer, bundle, own=tokenizer is None))
         import onnxruntime
 
         available, flags = onnxruntime.get_available_providers(), sessions.cpu_flags()
@@ -197,6 +198,7 @@ def load(
         special = [] if variant == precision.PUBLISHED else sessions.providers(available, flags, variant)
         later = [each for each in special or usual if each != CPU] if _is_awaited(bundle) and not exactly else []
         session, loaded = _first_session(bundle, threads, [] if later else special, [CPU] if later else usual, variant, exactly)
+        words = opened()
         sharing = batcher or Batcher()
         if session.get_providers()[0] == CPU[0]:
             sharing.parallel = limits.cpus()
@@ -227,6 +229,32 @@ def load(
         opening = partial(sessions.open_session, bundle, threads, later, named)
         threading.Thread(target=provider_switch.move, args=(model, opening, named), daemon=True).start()
     return model
+
+
+def _meanwhile(work: Callable[[], T]) -> Callable[[], T]:
+    """Begin `work` in a thread. What is returned waits for its end, and returns or raises what it did.
+
+    ONNX Runtime opens a session without holding Python's lock: a tokenizer is read in that time.
+    """
+    done: list[T] = []
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except Exception as error:  # raised where it is waited for
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def result() -> T:
+        thread.join()
+        for error in failed:
+            raise error
+        return done[0]
+
+    return result
 
 
 def suits(bundle: Bundle, provider: str) -> bool:

@@ -14,16 +14,16 @@ import uuid
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cloudevents import conversion as http
 from cloudevents.exceptions import GenericException
-from cloudevents.http import CloudEvent, from_http
-from cloudevents.kafka import KafkaMessage, from_binary, from_structured, to_binary, to_structured
 from pydantic_core import to_json as to_json_bytes  # ten times as fast as json.dumps where there are many numbers
 
 from . import tracing
 from .errors import Malformed
+
+if TYPE_CHECKING:  # the functions below import what they need of it: a cold start that answers plain JSON needs nothing
+    from cloudevents.http import CloudEvent
 
 __all__ = [
     "CAPABILITIES",
@@ -82,6 +82,8 @@ def derived_id(cause_source: str, cause_id: str, *what: str) -> str:
 
 def build(type: str, source: str, data: Any, *, id: str | None = None, subject: str | None = None, **extensions: str | None) -> CloudEvent:
     """An event with JSON `data`; an extension that is None is left out."""
+    from cloudevents.http import CloudEvent
+
     attributes: dict[str, str] = {
         "type": type,
         "source": source,
@@ -132,6 +134,8 @@ def is_event(headers: Mapping[str, str]) -> bool:
 
 def from_request(headers: Mapping[str, str], body: bytes) -> CloudEvent:
     """The CloudEvent of an HTTP request, structured or binary. Raises Malformed naming the missing attribute."""
+    from cloudevents.http import from_http
+
     try:
         event = from_http({name.lower(): value for name, value in headers.items()}, body)
     except _UNREADABLE:
@@ -145,6 +149,8 @@ def from_request(headers: Mapping[str, str], body: bytes) -> CloudEvent:
 
 def from_kafka(headers: Mapping[str, bytes], key: bytes | None, value: bytes) -> CloudEvent:
     """The CloudEvent of a Kafka record, structured or binary. Raises Malformed if it is none."""
+    from cloudevents.kafka import KafkaMessage, from_binary, from_structured
+
     message = KafkaMessage(dict(headers), key, value)
     structured = headers.get("content-type", b"").startswith(STRUCTURED.encode())
     try:
@@ -160,6 +166,9 @@ def from_kafka(headers: Mapping[str, bytes], key: bytes | None, value: bytes) ->
 
 def to_kafka(event: CloudEvent, *, structured: bool = False) -> tuple[list[tuple[str, bytes]], bytes | None, bytes]:
     """Headers, key and value of the Kafka record for `event`."""
+    from cloudevents.http import CloudEvent
+    from cloudevents.kafka import to_binary, to_structured
+
     if "datacontenttype" not in event.get_attributes():  # the library would fail
         event = CloudEvent({**event.get_attributes(), "datacontenttype": "application/json"}, event.data)
     message = to_structured(event) if structured else to_binary(event, data_marshaller=_bytes)
@@ -173,8 +182,10 @@ def to_kafka(event: CloudEvent, *, structured: bool = False) -> tuple[list[tuple
 
 def to_http(event: CloudEvent) -> tuple[Mapping[str, str], bytes]:
     """Headers and body of an HTTP message: binary mode, or structured where a header cannot carry an attribute."""
+    from cloudevents import conversion
+
     plain = all(_PLAIN.fullmatch(f"{name}{value}") for name, value in event.get_attributes().items())
-    headers, body = http.to_binary(event, _bytes) if plain else http.to_structured(event)
+    headers, body = conversion.to_binary(event, _bytes) if plain else conversion.to_structured(event)
     return headers, body
 
 

@@ -14,15 +14,16 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
-
-from cloudevents.http import CloudEvent
 
 from . import dataset_files, events, storage
 from .errors import InvalidRequest, TooLarge, within
 from .settings import Settings
 from .storage.manifests import digest_of, files_of, sha256_of
+
+if TYPE_CHECKING:
+    from cloudevents.http import CloudEvent
 
 __all__ = ["Reference", "check_event_size", "digest", "fetch", "fitted", "in_exchange", "refer_to", "resolved", "verify"]
 
@@ -109,6 +110,8 @@ def fitted(event: CloudEvent, settings: Settings) -> CloudEvent:
     """
     if _size(event) <= settings.max_event_bytes:
         return event
+    from cloudevents.http import CloudEvent
+
     path, storage_type = in_exchange(settings, REPLIES, f"{event['id']}.json")
     with tempfile.TemporaryDirectory(prefix="mlaas-reply-") as folder:
         file = Path(folder) / "data.json"
@@ -131,6 +134,8 @@ def resolved(event: CloudEvent, settings: Settings) -> CloudEvent:
         size, sha256 = int(reference["size"]), str(reference["sha256"])
     except (TypeError, ValueError, KeyError):
         raise InvalidRequest("the event's reference is malformed", field="data.reference", remedy="Ask again.") from None
+    from cloudevents.http import CloudEvent
+
     with within("data.reference"):
         place = storage.fetch(path, storage_type, settings=settings)
         verify(place, size, sha256)

@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from cloudevents.http import CloudEvent
-
 from . import callers, events, logs, metrics, references, timing, tracing
 from .contracts import Contract, parse
 from .errors import (
@@ -39,6 +37,8 @@ from .errors import (
 from .settings import current
 
 if TYPE_CHECKING:
+    from cloudevents.http import CloudEvent
+
     from .catalog import Kind
 
 __all__ = ["Context", "Function", "Response", "check_size", "defect_response", "json_of", "outcome_of", "problem", "problem_response"]

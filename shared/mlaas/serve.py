@@ -19,7 +19,12 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import callers, front, http_server, logs, metrics, trace_export
+if __name__ == "__main__":  # before anything is imported that takes long
+    from mlaas import starting
+
+    starting.begin()
+
+from . import callers, front, http_server, logs, metrics, starting, trace_export
 from .contracts import ModelRef, parse
 from .errors import MlaasError, NotFound
 from .front import State
@@ -178,6 +183,7 @@ def _get_ready(state: State, settings: Settings, imported: float) -> None:
         except (MlaasError, ValueError) as error:
             log.warning("model.not_loaded", extra={"fields": {"reason": getattr(error, "detail", "MLAAS_PRELOAD_MODEL is not JSON")}})
             time.sleep(2)
+    starting.end()
     state.started_after = metrics.process_age()
     state.ready = True
     fields = {"imported_after": round(imported, 3), "listening_after": round(listening, 3), "ready_after": round(state.started_after, 3)}

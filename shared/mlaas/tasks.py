@@ -14,9 +14,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-from cloudevents.http import CloudEvent
+from typing import TYPE_CHECKING, Any
 
 from . import events
 from .contracts import Task, TaskError
@@ -24,6 +22,9 @@ from .documents import Documents, Stored
 from .errors import InvalidRequest, MlaasError, NotFound, Unavailable
 from .heartbeats import Watch
 from .settings import current
+
+if TYPE_CHECKING:
+    from cloudevents.http import CloudEvent
 
 __all__ = ["FINAL", "MAX_ATTEMPTS", "Cancelled", "Run", "Superseded", "Tasks", "public"]
 

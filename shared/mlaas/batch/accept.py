@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from cloudevents.http import CloudEvent
+from typing import TYPE_CHECKING
 
 from .. import models, storage
 from ..catalog import Catalog
@@ -13,6 +12,9 @@ from ..documents import shared
 from ..errors import InvalidRequest, within
 from ..settings import Settings, current
 from ..tasks import Tasks
+
+if TYPE_CHECKING:
+    from cloudevents.http import CloudEvent
 
 __all__ = ["CONTRACTS", "OBJECTIVES", "BatchRequest", "accept", "part_of"]
 

@@ -17,6 +17,7 @@ from .errors import InvalidRequest
 from .objectives import Objective
 
 __all__ = [
+    "SCHEMA",
     "Candidate",
     "Classification",
     "ClassifyRequest",
@@ -51,6 +52,7 @@ __all__ = [
     "TaskError",
     "TrainRequest",
     "parse",
+    "problems",
 ]
 
 StorageType = Literal["s3", "hugging_face_hub", "local"]
@@ -67,6 +69,7 @@ Licence = Annotated[
         description="Its licence, as SPDX or Hugging Face name it, e.g. `apache-2.0`; the base model's by default, where that is known.",
     ),
 ]
+SCHEMA = "Correct the field and send the request again; GET / of the function serves the JSON Schema."
 TopK = Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -833,10 +836,26 @@ def parse(contract: type[C], data: object) -> C:
     try:
         return contract.model_validate(data)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])  # a misspelt name explains a missing one
-        field = ".".join(str(part) for part in first["loc"]) or "$"
-        raise InvalidRequest(_detail(first["type"], field, first["msg"]), field=field, remedy=_remedy(contract, first)) from None
+        raise _problems(contract, error)[0] from None
+
+
+def problems(contract: type[Contract], data: dict[str, Any]) -> list[InvalidRequest]:
+    """All that keeps `data` from being a `contract`, each with its field and what to do; the one that `parse` raises comes first."""
+    try:
+        contract.model_validate(data)
+    except ValidationError as error:
+        return _problems(contract, error)
+    return []
+
+
+def _problems(contract: type[Contract], error: ValidationError) -> list[InvalidRequest]:
+    found = error.errors(include_url=False, include_input=False)
+    found.sort(key=lambda one: one["type"] != "extra_forbidden")  # a misspelt name explains a missing one
+    fields = [".".join(str(part) for part in one["loc"]) or "$" for one in found]
+    return [
+        InvalidRequest(_detail(one["type"], field, one["msg"]), field=field, remedy=_remedy(contract, one))
+        for one, field in zip(found, fields, strict=True)
+    ]
 
 
 def _detail(kind: str, field: str, message: str) -> str:
@@ -852,7 +871,7 @@ def _remedy(contract: type[Contract], error: Any) -> str:
         given = str(loc[-1])
         near = difflib.get_close_matches(given, known, n=1, cutoff=0.5) or [name for name in known if given in name]
         return f"Did you mean `{near[0]}`?" if near else f"Known fields here: {', '.join(known)}."
-    return "Correct the field and send the request again; GET / of the function serves the JSON Schema."
+    return SCHEMA
 
 
 def _model_at(contract: type[Contract], loc: tuple[Any, ...]) -> type[Contract]:

@@ -56,6 +56,8 @@ class Job:
     tasks: Tasks
     settings: Settings
     phases: timing.Phases = field(default_factory=timing.Phases)
+    tail: logs.Tail = field(default_factory=logs.Tail)
+    _phase: str = ""
     _last_event: float = 0.0
     _sequence: int = 0
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -70,13 +72,13 @@ class Job:
     def report(self, progress: Mapping[str, Any], **fields: Any) -> None:
         """Record how far the work is, and say so as an event now and then. Raises Cancelled when the task was."""
         self.check()
-        self.phases.enter(str(progress.get("phase", "")))
+        self._enter(str(progress.get("phase", "")))
         now = time.monotonic()
         if self._store_away.is_set() or (now - self._last_event < PROGRESS_EVENT_SECONDS and progress.get("percent", 0) < 100):
             return
         self._last_event = now
         try:
-            self.tasks.report(self.run, progress=dict(progress), **fields)
+            self.tasks.report(self.run, progress=dict(progress), log=self.tail.lines(), **fields)
         except Unavailable:  # the work goes on without it; the heartbeat notices when it is back
             self._store_away.set()
             return
@@ -85,6 +87,12 @@ class Job:
         event = events.reply(self.run.accepted, self.capability, "progressed", data, subject=self.run.task_id)
         event["id"] = events.derived_id(event["source"], self.run.task_id, "progressed", str(self.run.attempt), str(self._sequence))
         outbox.try_publish(event, self.settings)  # progress that is lost is not missed
+
+    def _enter(self, phase: str) -> None:
+        if phase and phase != self._phase:
+            self._phase = phase
+            log.info("job.phase", extra={"fields": {"phase": phase, "attempt": self.run.attempt}})
+        self.phases.enter(phase)
 
     def check(self) -> None:
         """Raise Cancelled when the task was."""
@@ -103,7 +111,7 @@ class Job:
         """Keep the heartbeat going until the work ends; notice a cancellation even while the work is silent."""
         while not self._ended.wait(HEARTBEAT_SECONDS):
             try:
-                self.tasks.report(self.run)
+                self.tasks.report(self.run, log=self.tail.lines())
                 self._store_away.clear()
             except (Cancelled, Superseded):
                 self._cancelled.set()
@@ -162,6 +170,7 @@ def _begin_and_run(work: Callable[[Job], dict[str, Any]], held: list[Job]) -> in
 
 def _run(job: Job, work: Callable[[Job], dict[str, Any]]) -> int:
     logs.of_process(capability=job.capability)
+    log.addHandler(job.tail)
     trace_export.start(f"mlaas-{job.capability}", job.settings)
     threading.Thread(target=job.beat, daemon=True).start()
     try:
@@ -204,6 +213,7 @@ def _bring_to_an_end(job: Job, work: Callable[[Job], dict[str, Any]]) -> int:
         job._ended.set()
         job.phases.enter("")
         fields["stats"] = {"phases": job.phases.seconds}
+        fields["log"] = job.tail.lines()
         patience.persist(lambda: job.tasks.finish(job.run, outcome, **fields), job.settings.job_patience)
     except Superseded:
         log.warning("job.superseded", extra={"fields": {"attempt": job.run.attempt}})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ from typing import Any
 
 from . import tracing
 
-__all__ = ["bound", "configure", "of_process"]
+__all__ = ["Tail", "bound", "configure", "of_process"]
 
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("mlaas_log_fields", default={})  # noqa: B039 - never changed
 _of_process: dict[str, Any] = {}
@@ -39,6 +40,25 @@ class _JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+class Tail(logging.Handler):
+    """The last lines of this process' log, as objects without tracebacks: for a task to have, where nobody else keeps them."""
+
+    def __init__(self, lines: int = 60) -> None:
+        super().__init__()
+        self._kept: deque[dict[str, Any]] = deque(maxlen=lines)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        self._kept.append(
+            {"time": moment, "level": record.levelname.lower(), "event": record.getMessage(), **getattr(record, "fields", {})}
+        )
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The oldest first."""
+        return list(self._kept)
 
 
 def configure(file: Path | None = None, *, level: int = logging.INFO) -> None:

@@ -98,6 +98,10 @@ class Tasks:
         """The task. Raises NotFound."""
         return public(self._get(task_id).body)
 
+    def log(self, task_id: str) -> list[dict[str, Any]]:
+        """The last lines that the task's job logged, oldest first, as `logs.Tail` has them. Raises NotFound."""
+        return list(self._get(task_id).body.get("log") or [])
+
     def find(self, *, status: str | None = None, limit: int = 100, before: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
         """Tasks, newest first, and the cursor of the next page."""
         found = self.documents.find(_COLLECTION, {"task_status": status} if status else {}, limit=limit, before=before)

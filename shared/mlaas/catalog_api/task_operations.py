@@ -14,7 +14,7 @@ from ..journal import Journal
 from ..tasks import Tasks
 from .operations import Answer, Asked, Operation
 
-__all__ = ["OPERATIONS"]
+__all__ = ["OPERATIONS", "cursor"]
 
 _TASK = "/v1/tasks/{task}"
 _CURSOR = re.compile(r"[0-9]{1,19}:[ -~]{1,200}")
@@ -22,7 +22,7 @@ _CURSOR = re.compile(r"[0-9]{1,19}:[ -~]{1,200}")
 
 def list_tasks(asked: Asked) -> Answer:
     query: contracts.TasksQuery = asked.query
-    found, following = _tasks(asked).find(status=query.status, limit=query.limit, before=_cursor(query.cursor))
+    found, following = _tasks(asked).find(status=query.status, limit=query.limit, before=cursor(query.cursor))
     return contracts.TaskPage(items=[Task.model_validate(one) for one in found], next=following)
 
 
@@ -39,7 +39,7 @@ def list_events(asked: Asked) -> Answer:
     query: contracts.EventsQuery = asked.query
     span = Between(_instant(query.since), _instant(query.until)) if query.since or query.until else None
     journal = Journal(shared(asked.settings))
-    found = journal.find(task_id=query.task, type=query.type, time=span, limit=query.limit, before=_cursor(query.cursor))
+    found = journal.find(task_id=query.task, type=query.type, time=span, limit=query.limit, before=cursor(query.cursor))
     items = [contracts.EventShown(id=one.id, task_id=one.task_id, type=one.type, time=one.time, event=to_json(one.event)) for one in found]
     return contracts.EventPage(items=items, next=found[-1].cursor if len(found) == query.limit else None)
 
@@ -55,7 +55,8 @@ def _require_token(asked: Asked) -> None:
         raise Unauthenticated("only who has a token sees tasks and their events", remedy=remedy)
 
 
-def _cursor(text: str | None) -> str | None:
+def cursor(text: str | None) -> str | None:
+    """`text`, if it can be the cursor of a list of tasks or events. Raises InvalidRequest."""
     if text is not None and not _CURSOR.fullmatch(text):
         raise InvalidRequest("this is no cursor of this list", field="cursor", remedy="Take `next` of the page before.")
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -112,7 +113,8 @@ def serve(app: flask.Flask, port: int) -> tuple[str, Callable[[], None]]:
     thread.start()
 
     def stop() -> None:
-        server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(server._map, ignore_all=True))
+        with contextlib.suppress(OSError):  # the loop may have closed everything before it is woken
+            server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(server._map, ignore_all=True))
         thread.join(2.0)
         server.task_dispatcher.shutdown(timeout=1)
 

@@ -203,7 +203,11 @@ def _tasks_of_other_states(documents: Documents) -> None:
         "loss": 0.41,
         "tokens_per_second": 5210.4,
     }
-    tasks.report(running, progress=progress, history=history)
+    lines = [
+        {"time": f"2026-01-05T09:12:{second:02}.250+00:00", "level": "info", "event": "job.phase", "phase": phase, "attempt": 1}
+        for second, phase in ((1, "load"), (4, "prepare"), (9, "train"))
+    ]
+    tasks.report(running, progress=progress, history=history, log=lines)
     error = {
         "detail": "there is nothing at `samples/absent.tsv`",
         "field": "dataset.path",

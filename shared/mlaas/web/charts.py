@@ -25,10 +25,15 @@ class Curve:
     style: str
 
 
-def curves(history: Mapping[str, Any]) -> list[tuple[str, Markup]]:
-    """Title and plot of what a training wrote down: losses, and the accuracy on held-out rows. Empty where there is nothing."""
+def curves(history: Mapping[str, Any], progress: Mapping[str, Any] | None = None) -> list[tuple[str, Markup]]:
+    """Title and plot of what a training wrote down: losses, and the accuracy on held-out rows. Empty where there is nothing.
+
+    `progress` of a run that goes on says how many steps an epoch has.
+    """
     steps = [(float(one["step"]), float(one["loss"])) for one in history.get("steps") or [] if one.get("loss") is not None]
     last = steps[-1][0] if steps else None
+    if last and progress and progress.get("epoch") and progress.get("step"):
+        last = len(history.get("validation_loss") or []) * progress["step"] / progress["epoch"]
     training = steps or _by_epoch(history.get("loss"), last)
     held_out = _by_epoch(history.get("validation_loss"), last)
     unit = "optimizer steps" if steps else "epochs"

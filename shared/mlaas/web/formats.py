@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -65,6 +66,8 @@ def duration(seconds: float | None) -> str:
     """Seconds as people say them."""
     if seconds is None:
         return "–"
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 90:
@@ -83,6 +86,16 @@ def short(text: Any, length: int = 12) -> str:
     return str(text or "")[:length]
 
 
+def pretty(value: Any) -> str:
+    """JSON over several lines."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def compact(value: Any) -> str:
+    """JSON in one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _read(text: str | None) -> datetime | None:
     try:
         found = datetime.fromisoformat(text or "")
@@ -93,4 +106,5 @@ def _read(text: str | None) -> datetime | None:
 
 FILTERS: Mapping[str, Callable[..., str]] = {
     "number": number, "size": size, "moment": moment, "clock": clock, "ago": ago, "duration": duration, "words": words, "short": short,
+    "pretty": pretty, "compact": compact,
 }  # fmt: skip

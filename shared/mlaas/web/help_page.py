@@ -13,6 +13,8 @@ KEYS = (
     ("g m", "models"),
     ("g d", "data sets"),
     ("g v", "vector stores"),
+    ("g t", "train"),
+    ("g k", "tasks"),
     ("g h", "start page"),
     ("?", "this page"),
 )

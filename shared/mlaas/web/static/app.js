@@ -37,6 +37,39 @@ async function put(target, url, options = {}) {
   target.removeAttribute("aria-busy");
 }
 
+// What goes on by itself: asked for again until it has ended; only a change of its state is read out.
+function follow(place) {
+  const again = async () => {
+    if (document.hidden) return setTimeout(again, 2000);
+    const open = [...place.querySelectorAll("details[open]")].map((one) => one.id);
+    await put(place, place.dataset.poll);
+    open.forEach((id) => id && place.querySelector(`#${id}`)?.setAttribute("open", ""));
+    const now = place.querySelector("[data-state]");
+    const said = document.getElementById("state");
+    if (now && said && said.textContent !== now.dataset.state) said.textContent = now.dataset.state;
+    if (now && "ended" in now.dataset) {
+      if ("reload" in place.dataset) location.reload();
+      return;
+    }
+    setTimeout(again, 1500);
+  };
+  setTimeout(again, 1500);
+}
+document.querySelectorAll("[data-poll]").forEach(follow);
+
+// The request that a form makes, as it is written.
+document.querySelectorAll("form[data-preview]").forEach((form) => {
+  let waiting;
+  form.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      const body = new URLSearchParams(new FormData(form));
+      body.set("action", "preview");
+      put(document.getElementById(form.dataset.preview), form.action, { method: "POST", body });
+    }, 300);
+  });
+});
+
 document.querySelectorAll("form[data-in-place]").forEach((form) => {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();

@@ -10,9 +10,9 @@ import flask
 
 from .. import jobs
 from ..catalog_api import uploads
-from ..client import HttpClient
 from ..contracts import TrainRequest, parse
 from ..settings import Settings
+from .asking import ask
 from .page import Page, Visit
 from .task_pages import about
 
@@ -22,7 +22,6 @@ NAME = "demo-structures"
 DATA = "demo-affiliations"
 ABOUT = "Which INFN structure an author's affiliation names; trained on synthetic ones, for a first look."
 ROWS = 600
-SECONDS = 60.0
 
 
 def demo(visit: Visit) -> Any:
@@ -35,7 +34,7 @@ def demo(visit: Visit) -> Any:
     }
     visit.catalog.entries.ensure("models", NAME, {"description": ABOUT, "tags": ["demo"], "languages": ["en", "it"]})
     request = parse(TrainRequest, asked).model_dump(exclude_none=True, exclude_defaults=True)
-    answer = HttpClient(visit.settings.url, timeout=SECONDS).ask("train", request)
+    answer = ask(visit.settings, "train", request)
     return flask.redirect(f"/web/?task={answer.data['task_id']}", 303)
 
 

@@ -8,15 +8,13 @@ from typing import Any
 
 import flask
 
-from ..client import Client, Defect
-from ..errors import InvalidRequest, MlaasError, Unavailable
+from ..errors import InvalidRequest, MlaasError
 from ..runtime import problem
+from .asking import ask
 from .page import Page, Visit
 from .trials import SEARCH, Trial, trial_of
 
 __all__ = ["PAGES"]
-
-SECONDS = 60.0
 
 
 def try_model(visit: Visit, name: str) -> Any:
@@ -44,11 +42,10 @@ def _tried(visit: Visit, kind: str, body: Mapping[str, Any], trial: Trial, of: M
         for name, label, _ in trial.fields:
             if not given[name]:
                 raise InvalidRequest(f"`{label}` is empty", field=name, remedy="Write something into it.")
-        with Client(visit.settings.url, timeout=SECONDS, settings=visit.settings) as client:
-            answer = client.ask(trial.capability, {**of, **trial.ask(given)})
+        answer = ask(visit.settings, trial.capability, {**of, **trial.ask(given)})
         found, seconds = trial.read(given, answer.data), time.perf_counter() - started
     except MlaasError as error:
-        refused = problem(Unavailable(error.detail, remedy=error.remedy) if isinstance(error, Defect) else error)
+        refused = problem(error)
         status = refused["status"]
     template = "part_tried.html" if visit.in_place else "tried.html"
     return visit.show(

@@ -10,19 +10,18 @@ from typing import Any
 import flask
 
 from ..catalog import listing
-from ..client import HttpClient
 from ..contracts import parse
 from ..errors import MlaasError, NotFound
 from ..runtime import problem
 from ..tasks import Tasks
 from . import request_forms
+from .asking import ask
 from .forms import Form, Written
 from .page import Page, Visit
 
 __all__ = ["PAGES"]
 
 MAKES_VECTORS = ("sentence-embedding", "no-objective")
-SECONDS = 60.0
 OFFERED = 100
 
 
@@ -53,9 +52,7 @@ def _asked(visit: Visit, capability: str, form: Form) -> Any:
     written.check()
     if not written.found:
         try:
-            answer = HttpClient(visit.settings.url, timeout=SECONDS).ask(
-                capability, written.request, idempotency_key=sent.get("key") or None
-            )
+            answer = ask(visit.settings, capability, written.request, key=sent.get("key") or None)
             return flask.redirect(f"/web/tasks/{answer.data['task_id']}", 303)
         except MlaasError as error:
             written.found.append(error)

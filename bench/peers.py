@@ -5,17 +5,18 @@
 
 all-MiniLM-L6-v2 embeds physics abstracts, and a classifier with its encoder (the head untrained: the cost is the same) classifies
 affiliation strings; both are synthetic and have the lengths that such texts have. Ours are `python -m mlaas.serve functions/embed` and
-`functions/classify` on ONNX Runtime's CPU provider and on OpenVINO. The others are infinity-emb (engines torch and optimum),
-sentence-transformers behind FastAPI (backends torch and onnx), FastAPI around a transformers pipeline, and KServe's huggingfaceserver;
-each is in an environment of its own and started as its documentation says for a CPU. One that cannot be installed or does not start is
-recorded with the reason. huggingfaceserver is on no registry: `--setup --kserve FOLDER` installs it from a checkout of KServe.
+`functions/classify` on ONNX Runtime's CPU provider and on OpenVINO, there in float32 and, asked for, in bf16. The others are infinity-emb
+(engines torch and optimum), sentence-transformers behind FastAPI (backends torch and onnx), FastAPI around a transformers pipeline, and
+KServe's huggingfaceserver; each is in an environment of its own and started as its documentation says for a CPU. One that cannot be
+installed or does not start is recorded with the reason. huggingfaceserver is on no registry: `--setup --kserve FOLDER` installs it from a
+checkout of KServe.
 
 In each round each server is started anew (to its first correct answer: the cold start, files in the page cache), loaded for three seconds
 that do not count, then asked over 1, 4 and 16 kept connections for batches of 32 texts and over one for single texts; then its memory is
 read. One server runs at a time; clients are one process on the same cores. Tokens are the tokenizer's, without padding.
 
-Prints and records medians of the rounds and ratios in bench/results/peers.json. Ends with 1, and says why, unless ours, on the provider
-that the platform takes on this processor, has 2 times the tokens/s of each peer where the processor computes in bf16 (and as many
+Prints and records medians of the rounds and ratios in bench/results/peers.json. Ends with 1, and says why, unless ours (on OpenVINO,
+in bf16 where the processor computes in it) has 2 times the tokens/s of each peer where the processor computes in bf16 (and as many
 elsewhere), starts 10 times faster, holds a third of the memory of each server with PyTorch, and answers within 1e-3 of PyTorch in float32.
 """
 
@@ -34,7 +35,8 @@ from peer_servers import environments, models, processes, report
 from peer_servers.report import table
 from peer_servers.ways import WAYS, Answers, Place, Way
 
-from mlaas.engine import BF16_FLAGS, cpu_flags
+from mlaas.precision import BF16_FLAGS
+from mlaas.sessions import cpu_flags
 
 __all__ = ["main", "table"]
 

@@ -23,21 +23,21 @@ Sources = dict[str, Path]
 
 def make(environment: str, seconds: float, sources: Sources) -> str | None:
     """Make an environment unless it is there; the reason, where it cannot be. `sources`: folders of packages that no registry has."""
-    folder, lines = ENVIRONMENTS / environment, _requirements(environment, sources)
-    if isinstance(lines, str):
-        return lines
-    wanted = "\n".join(lines)
+    folder, wanted = ENVIRONMENTS / environment, _requirements(environment, sources)
+    if wanted is None:
+        return NOT_PUBLISHED
     if (folder / MADE).is_file() and (folder / MADE).read_text("utf-8") == wanted:
         return None
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     listed = folder.parent / f"{environment}.txt"
     listed.write_text(wanted, "utf-8")
-    uv = Path(sys.executable).with_name("uv")
+    exactly = ["--constraint", ROOT / "constraints.txt"] if environment == "openvino" else ["--no-deps"]
     quiet = {**os.environ, "UV_NO_PROGRESS": "1"}
+    uv = Path(sys.executable).with_name("uv")
     for command in (
         [uv, "venv", "--quiet", "--python", PYTHON, folder],
-        [uv, "pip", "install", "--quiet", "--no-deps", "--python", python_of(environment), "--requirement", listed],
+        [uv, "pip", "install", "--quiet", *exactly, "--python", python_of(environment), "--requirement", listed],
     ):
         try:
             ran = subprocess.run([str(each) for each in command], capture_output=True, text=True, timeout=seconds, env=quiet, cwd=ROOT)
@@ -73,15 +73,15 @@ def versions(way: Way) -> dict[str, str]:
     return dict(zip(way.packages, ran.stdout.split(), strict=True))
 
 
-def _requirements(environment: str, sources: Sources) -> list[str] | str:
-    """The lines to install from; why there are none."""
-    lines = (HERE / "requirements" / f"{environment}.txt").read_text("utf-8").splitlines()
-    if environment == "openvino":
-        return [*lines, f"--editable {ROOT}"]
+def _requirements(environment: str, sources: Sources) -> str | None:
+    """The text of the list to install from; None where a package is on no registry and no folder with it was given."""
+    text = (HERE / "requirements" / f"{environment}.txt").read_text("utf-8")
+    if environment == "openvino":  # ours, with the versions that it is tested with
+        return f"{text}--editable {ROOT}\n"
     if environment == "kserve":
         folder = sources.get("kserve")
-        return [*lines, str(folder / "python" / "huggingfaceserver")] if folder else NOT_PUBLISHED
-    return lines
+        return f"{text}{folder.resolve() / 'python' / 'huggingfaceserver'}\n" if folder else None
+    return text
 
 
 def _last_line(text: str) -> str:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,10 @@ def python_of(environment: str) -> Path:
     return ENVIRONMENTS / environment / "bin" / "python" if environment else Path(sys.executable)
 
 
-def _bodies_of_ours(task: str, texts: Sequence[str]) -> dict[str, Any]:
+def _body_of_ours(variant: str, task: str, texts: Sequence[str]) -> dict[str, Any]:
     more = {"top_k": LABELS} if task == "classify" else {}
-    return {"model": {"path": f"served/{task}", "storage_type": "local"}, "predict_input": {"input_text": list(texts)}, **more}
+    model = {"path": f"served/{task}", "storage_type": "local", "variant": variant}
+    return {"model": model, "predict_input": {"input_text": list(texts)}, **more}
 
 
 def _read_ours(task: str, reply: Any) -> Answers:
@@ -85,14 +87,14 @@ def _in_order(scores: list[dict[str, Any]]) -> list[float]:
     return [one["score"] for one in sorted(scores, key=lambda one: str(one["label"]))]
 
 
-def _ours(name: str, environment: str, distribution: str) -> Way:
+def _ours(name: str, environment: str, distribution: str, variant: str = "fp32") -> Way:
     return Way(
         name=name,
         environment=environment,
         packages=(distribution, "tokenizers", "numpy"),
         command=lambda place: [str(python_of(environment)), "-m", "mlaas.serve", f"functions/{place.task}"],
         path=lambda _: "/",
-        body=_bodies_of_ours,
+        body=partial(_body_of_ours, variant),
         read=_read_ours,
         settings=lambda place: {
             "PORT": str(place.port), "MLAAS_HOST": "127.0.0.1", "MLAAS_ROOT": str(place.models), "MLAAS_HOME": str(place.models / "home"),
@@ -175,6 +177,7 @@ KSERVE = Way(
 WAYS: tuple[Way, ...] = (
     _ours("mlaas, CPU provider", "", "onnxruntime"),
     _ours("mlaas, OpenVINO", "openvino", "onnxruntime-openvino"),
+    _ours("mlaas, OpenVINO bf16", "openvino", "onnxruntime-openvino", "bf16"),
     _infinity("torch"),
     _infinity("optimum"),
     _sentence_transformers("torch"),

@@ -35,6 +35,7 @@ IN_FLIGHT, IN_FLIGHT_OF_A_PARTITION = 256, 64  # events that are fetched and not
 # kafka-python never gives what is left of a fetch when its partition was paused in the middle of it: take fetches whole.
 WHOLE_FETCHES = 10**6
 COMMIT_SECONDS, DRAIN_SECONDS, RETRY_AFTER_SECONDS = 0.25, 2.0, 30.0
+WORKING_MS, QUIET_MS = 100, 400  # of a poll: what is in flight is looked after in between
 RETRIED = (0, 404, 408, 409, 429)  # and 5xx, as Knative does
 
 log = logging.getLogger("mlaas")
@@ -77,21 +78,23 @@ class Subscription:
         kafka, lanes = self.broker.consumer(self.route.group), Lanes(self.workers, ordered=self.route.ordered)
         works: dict[tuple[TopicPartition, int], _Work] = {}
         positions: dict[TopicPartition, int] = {}
-        committed, looked = dict[TopicPartition, OffsetAndMetadata](), 0.0
+        committed, looked, taken = dict[TopicPartition, OffsetAndMetadata](), 0.0, 0.0
         try:
             kafka.subscribe(list(self.route.topics))
             while not self.broker.stopping.is_set():
                 room = self._room(kafka, works)
-                batches = kafka.poll(timeout_ms=100, max_records=room) if room > 0 else {}
+                batches = kafka.poll(timeout_ms=WORKING_MS if works else QUIET_MS, max_records=room) if room > 0 else {}
                 for partition, records in batches.items():
                     positions[partition] = records[-1].offset + 1
                     found = {(partition, record.offset): from_record(record) for record in records}
                     works |= {place: _Work(event) for place, event in found.items() if self.route.accepts(event.get_attributes())}
                 self._advance(works, lanes)
-                if time.monotonic() > looked + COMMIT_SECONDS:
-                    committed, looked = self._commit(kafka, works, positions, committed), time.monotonic()
-                if batches or room <= 0:  # ten groups that fetch a busy topic event by event would cost more than the events
-                    self.broker.stopping.wait(0.05)
+                now = time.monotonic()
+                taken = now if works else taken
+                if now > looked + COMMIT_SECONDS:
+                    committed, looked = self._commit(kafka, works, positions, committed), now
+                if batches or room <= 0:  # groups that fetch a busy topic event by event would cost more than the events
+                    self.broker.stopping.wait(_pause(len(works), self.workers, now - taken))
             wait([work.future for work in works.values() if work.future], DRAIN_SECONDS)
             self._advance(works, None)
             self._commit(kafka, works, positions, committed)
@@ -186,6 +189,16 @@ class Subscription:
             self.broker.append(self.letters, CloudEvent(attributes, event.data))
         except InvalidRequest:  # too large with them, or nested too deep; its attributes still say which event it was
             self.broker.append(self.letters, CloudEvent(attributes, b""))
+
+
+def _pause(works: int, workers: int, since: float) -> float:
+    """Seconds until the next fetch of a group that has so many events in flight, and had the last one `since` seconds ago.
+
+    One that has events of its own gets the next soon, unless it has enough to do; to the others a busy topic is mostly not of interest.
+    """
+    if since > 2.0:
+        return 0.2
+    return 0.01 if works < workers else 0.05
 
 
 def from_record(record: Any) -> CloudEvent:

@@ -178,7 +178,8 @@ class Platform:
         if route.kind == "JobSink":
             workers, send = 1, self._jobs[route.target].run  # one job at a time, in the order of their events
         elif route.kind == "Service":
-            workers, send = wired.services[route.target].concurrency, partial(self._ask, route)
+            # While some wait until Kafka has their replies, as many others are at the function; what is too much waits there.
+            workers, send = 2 * wired.services[route.target].concurrency, partial(self._ask, route)
         return Subscription(route, send, self._broker, wired.broker_topic, wired.sinks[route.dead_letters], workers, self.url)
 
     def _ask(self, route: Route, event: CloudEvent) -> tuple[bytes, int, Any]:

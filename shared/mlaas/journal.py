@@ -43,6 +43,7 @@ class Journal:
             "type": event["type"],
             "capability": known[0] if known else None,
             "time": event["time"],
+            "chain": event.get("correlationid"),
             "event": events.to_json(event),
         }
         self.documents.insert(_COLLECTION, event["id"], body)
@@ -56,6 +57,7 @@ class Journal:
         self,
         *,
         task_id: str | None = None,
+        chain: str | None = None,
         type: str | None = None,
         time: Between | None = None,
         limit: int = 100,
@@ -63,9 +65,11 @@ class Journal:
     ) -> list[Kept]:
         """Up to `limit` events, those kept last first. Raises InvalidRequest for a type that the platform does not have.
 
-        `type` may be short: `train.succeeded`, or `train` for all that a capability made known.
+        `chain` is the correlation id of a chain, which is the id of its first event. `type` may be short: `train.succeeded`, or `train` for
+        all that a capability made known.
         """
         match: dict[str, Any] = {"task_id": task_id} if task_id else {}
+        match |= {"chain": chain} if chain else {}
         match |= _types(type) if type else {}
         match |= {"time": time} if time else {}
         return [_kept(stored) for stored in self.documents.find(_COLLECTION, match, limit=limit, before=before)]

@@ -28,7 +28,7 @@ INDEXED: Mapping[str, tuple[str, ...]] = {
     "entries": ("kind",),
     "usage": ("kind",),
     "ledger": ("status", "event_id"),
-    "events": ("task_id", "type", "capability", "time"),
+    "events": ("task_id", "type", "capability", "time", "chain"),
     "replays": (),
 }
 

@@ -56,6 +56,7 @@ def web_home(folder: Path) -> Settings:
     dataset = _dataset(folder, settings)
     for accuracy in (0.86, 0.94):
         _trained(settings, documents, dataset, accuracy)
+    _followed(documents)
     for version in ("2", "3"):
         catalog.set_alias("models", "infn-structures", "production", version, by="token")
     for name, count in (("infn-structures", 412), ("minilm", 120), ("physics-lm", 36)):
@@ -116,6 +117,21 @@ def _trained(settings: Settings, documents: Documents, dataset: Mapping[str, Any
         published = publish(outcome, parse(ModelSave, request["model_save"]), settings, lineage)
     result = {"model": {name: published[name] for name in ("name", "version", "digest", "path")}}
     _finish(documents, run, "succeeded", result=result, history=history, evaluation=outcome.evaluation, dataset=outcome.dataset)
+
+
+def _followed(documents: Documents) -> None:
+    """An index that the success of the second training has built, as a part of its chain."""
+    [succeeded, *_] = [one.event for one in Journal(documents).find(type="train.succeeded", limit=1)]
+    request = {
+        "model": {"name": "minilm"},
+        "dataset": {"path": "samples/abstracts.jsonl"},
+        "vector_store_save": {"path": "indexes/abstracts"},
+    }
+    accepted = Tasks(documents).accept("index", request, succeeded, publish=True)
+    _publish(documents, str(accepted["subject"]))
+    run = Tasks(documents).begin(str(accepted["subject"]))
+    assert run
+    _finish(documents, run, "succeeded", result={"index": {"name": "abstracts", "version": "1"}})
 
 
 def _request(path: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ KEYS = (
     ("g v", "vector stores"),
     ("g t", "train"),
     ("g k", "tasks"),
+    ("g e", "events"),
     ("g h", "start page"),
     ("?", "this page"),
 )

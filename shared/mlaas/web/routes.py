@@ -9,11 +9,24 @@ import flask
 
 from .. import catalog_api
 from ..settings import Settings
-from . import catalog_pages, demo_pages, entry_pages, formats, help_page, login_pages, page, start_page, task_pages, try_pages, work_pages
+from . import (
+    catalog_pages,
+    demo_pages,
+    entry_pages,
+    event_pages,
+    formats,
+    help_page,
+    login_pages,
+    page,
+    start_page,
+    task_pages,
+    try_pages,
+    work_pages,
+)
 
 __all__ = ["Routes"]
 
-FAMILIES = (start_page, demo_pages, help_page, login_pages, task_pages, work_pages, catalog_pages, entry_pages, try_pages)
+FAMILIES = (start_page, demo_pages, help_page, login_pages, task_pages, work_pages, event_pages, catalog_pages, entry_pages, try_pages)
 
 
 @dataclass(frozen=True)

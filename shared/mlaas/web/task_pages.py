@@ -9,6 +9,7 @@ import flask
 
 from ..catalog_api.task_operations import cursor
 from ..errors import MlaasError
+from ..journal import Journal
 from ..tasks import FINAL, Tasks
 from . import charts
 from .page import Page, Visit
@@ -61,6 +62,7 @@ def about(visit: Visit, task_id: str) -> dict[str, Any]:
         "metrics": {name: value for name, value in (found.get("evaluation") or {}).items() if isinstance(value, int | float)},
         "made": _made(visit, found.get("result") or {}),
         "lines": kept.log(task_id),
+        "chain": next((one.event.get("correlationid") for one in Journal(visit.documents).find(task_id=task_id, limit=1)), None),
     }
 
 

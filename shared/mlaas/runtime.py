@@ -193,11 +193,7 @@ class Function(Generic[R, S]):
             return heard(event)
         handler = self.follows.get(event["type"])
         if handler is None and event["type"] != events.event_type(self.capability, "requested"):
-            raise Malformed(
-                f"no function takes events of type {event['type'][:200]}",
-                field="type",
-                remedy=f"Types are {events.event_type('<capability>', 'requested')} with one of {', '.join(events.CAPABILITIES)}.",
-            )
+            raise _not_taken(event["type"])
         if handler is None and self.answer and not self._has_to_accept(asked := parse(self.request, event.data)):
             result = self.answer(asked).model_dump(mode="json", exclude_none=True)
             reply = events.reply(event, self.capability, "succeeded", result, servertiming=timing.server_timing(spans) or None)
@@ -242,6 +238,15 @@ def _caller(request: Any, waited: float) -> callers.Caller:
         seconds = math.inf
     gone = request.environ.get("waitress.client_disconnected", lambda: False)
     return callers.Caller(gone=gone, deadline=time.monotonic() + seconds - waited, waited=waited)
+
+
+def _not_taken(type: str) -> Malformed:
+    """Why no function takes events of `type`."""
+    if type == events.KAFKA_RECORD:  # version 1 of CloudEvents' own SDK leaves this header out
+        remedy = "Send the attributes as `ce_` headers, or a structured event with the header `content-type: application/cloudevents+json`."
+        return Malformed("the Kafka record was no CloudEvent, so it was wrapped as one", field="type", remedy=remedy)
+    remedy = f"Types are {events.event_type('<capability>', 'requested')} with one of {', '.join(events.CAPABILITIES)}."
+    return Malformed(f"no function takes events of type {type[:200]}", field="type", remedy=remedy)
 
 
 def _final(error: MlaasError) -> bool:

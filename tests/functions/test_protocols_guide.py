@@ -60,9 +60,11 @@ def test_every_command_and_program_of_the_guide_does_what_it_says(address: str) 
         answers = [json.loads(run(["bash", "-c", f"{command} --fail-with-body"], address)) for command in COMMANDS]
         assert len(answers) == 8
         assert answers[5]["outputs"][0]["data"] == ["LNF", "[NoSite]", "CNAF", "[NoSite]"]
-    triton, openai = (run([sys.executable, "-c", program], address) for program in PROGRAMS)
+    assert len(PROGRAMS) == 4  # the last needs Kafka: tests/services/test_protocols_up.py
+    triton, openai, cloudevents = (run([sys.executable, "-c", program], address) for program in PROGRAMS[:3])
     assert triton.strip() == "[b'LNF', b'[NoSite]'] (2, 4)"
     assert openai.split() == ["minilm:1", "2", "8"]
+    assert cloudevents.strip() == "it.infn.mlaas.classify.succeeded.v1 ['LNF', '[NoSite]']"
 
 
 def test_a_name_that_is_no_model_is_looked_for_among_the_indexes(home: Settings) -> None:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,38 +13,13 @@ import requests
 
 from mlaas import events
 from mlaas.client import EventClient
-from mlaas.local.kafka_server import free_port
 from mlaas.testing.homes import tiny_home
+from mlaas.testing.up import Up
 
 pytestmark = pytest.mark.services
 
 COUNT = 1000
 TEXTS = {"INFN Frascati": "LNF", "INFN CNAF": "CNAF", "Universita di Firenze": "FI", "elsewhere": "[NoSite]"}
-
-
-class Up:
-    """`mlaas up` as a user starts it, on ports and a home of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home, self.port, self.kafka_port = home, free_port(), free_port()
-        self.url, self.kafka = f"http://127.0.0.1:{self.port}", f"127.0.0.1:{self.kafka_port}"
-
-    @contextmanager
-    def running(self) -> Iterator[subprocess.Popen[bytes]]:
-        command = [sys.executable, "-m", "mlaas.cli", "up", "--json", "--port", str(self.port), "--kafka-port", str(self.kafka_port)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "MLAAS_HOME": str(self.home)})
-        try:
-            assert process.stdout
-            assert json.loads(process.stdout.readline())["url"] == self.url
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-            process.communicate(timeout=40)
-
-    def pid(self, function: str) -> int | None:
-        pid: int | None = requests.get(self.url, timeout=10).json()["functions"][function]["pid"]
-        return pid
 
 
 def batch(name: str) -> dict[str, str]:

@@ -46,9 +46,10 @@ class Output(Contract):
 
 
 class Body(Contract):
-    """What POST .../infer takes."""
+    """What POST .../infer takes. KServe's client says `model_name` here as well; the path decides."""
 
     id: str | None = None
+    model_name: str | None = None
     parameters: dict[str, Any] | None = None
     inputs: list[Input] = Field(min_length=1, max_length=16)
     outputs: list[Output] | None = Field(None, max_length=64)

@@ -215,6 +215,7 @@ CASES: tuple[Case, ...] = (
     _event("an event without a source", "classify", b"{}", "source", ce_source=""),
     _event("an event without a type", "classify", b"{}", "type", ce_type=""),
     _event("an event of CloudEvents 0.3", "classify", b"{}", "specversion", ce_specversion="0.3"),
+    _event("a Kafka record that is no event", "classify", b"{}", "type", ce_type="dev.knative.kafka.event"),
     _event("an event that no function takes", "classify", b"{}", "type", ce_type="it.infn.mlaas.clasify.requested.v1"),
     _event(
         "a structured event that is no JSON",

@@ -32,7 +32,7 @@ def make(flat: Path, target: Path, count: int, dimension: int) -> None:
 
 def efforts(count: int) -> Iterator[Mapping[str, int]]:
     """The candidates that a search keeps, fewest first."""
-    for ef in (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, _LARGEST_EF):
+    for ef in (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024, 2048, _LARGEST_EF):
         yield {"ef_search": ef}
 
 

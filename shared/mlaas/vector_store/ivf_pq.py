@@ -62,7 +62,7 @@ def efforts(count: int) -> Iterator[Mapping[str, int]]:
     while probes < cells:
         for candidates in (10, 30):
             yield {"probes": probes, "candidates": candidates}
-        probes *= 2
+        probes += probes // 2 if probes & (probes - 1) == 0 else probes // 3  # 4, 6, 8, 12, 16
     for candidates in (30, 100, 1000):
         yield {"probes": cells, "candidates": candidates}
 

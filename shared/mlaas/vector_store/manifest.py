@@ -28,7 +28,7 @@ _NAMES = {"flat": (INDEX, DOCUMENTS), "hnsw": (INDEX, DOCUMENTS), "ivf_pq": (IND
 class SegmentRecord:
     """One segment: its folder (`` for the store's own), its rows, those of them that are deleted, and its index.
 
-    `recall` is that at 10 against an exact search, measured with `queries` of its vectors when it was built.
+    `recall` is that at 10 against an exact search, measured with `queries` made of its vectors when it was built.
     """
 
     folder: str

@@ -45,7 +45,7 @@ logs.configure(Path(os.devnull))
 name, texts_file = sys.argv[1:]
 batches = json.loads(Path(texts_file).read_text())
 state = serve.State(ready=True)
-server = http_server.create(serve.create_app(serve.load_function(Path("functions") / name), state), host="127.0.0.1", port=0, threads=4)
+server = http_server.create(serve.application(serve.load_function(Path("functions") / name), state), host="127.0.0.1", port=0, threads=4)
 threading.Thread(target=server.run, daemon=True).start()
 model = models.load(ModelRef(path=name)).model
 def engine(texts):

@@ -2,15 +2,16 @@
 
     python bench/servers.py
 
-The same application, `mlaas.serve.create_app` around functions/classify with MiniLM-L6's encoder, is served by waitress as
+The same application, `mlaas.serve.application` around functions/classify with MiniLM-L6's encoder, is served by waitress as
 `python -m mlaas.serve` uses it with 4, 8, 16 and 32 threads, and by gunicorn (gthread), granian, cheroot and uvicorn with a2wsgi, each
 in a process of its own started as its documentation says, one worker with the threads of --threads. All run at once and are asked in
 turn by a light client in another process (bench/http_load.py): a route that does nothing, batches of 1 and of 32 short texts, and a
 body of 4 MB that is no JSON, which is refused once it has been read.
 
-Medians over the rounds of requests/s, the 50th and 99th percentile latency, and the CPU time of the server's processes for one request,
-which other load on the machine disturbs least. Seconds from the start of the process to its first answer, and its memory after the load.
-Prints and writes bench/results/servers.json, with ratios to waitress with the same number of threads.
+Medians over the rounds of requests/s, the 50th and 99th percentile latency, the CPU time of the server's processes for one request,
+which other load on the machine disturbs least, and of the connections that the server closed though the client keeps them. Seconds from
+the start of the process to its first answer, and its memory after the load. Prints and writes bench/results/servers.json, with ratios to
+waitress with the same number of threads.
 """
 
 from __future__ import annotations
@@ -148,13 +149,13 @@ def measure(server: Served, connections: int, asked: list[str], status: str, sec
     )
     seen, used = json.loads(done.stdout), server.cpu_seconds() - before
     assert set(seen["statuses"]) == {status}, f"{server.name} answered {seen['statuses']}"
-    assert not seen["lost"], f"{server.name} lost {seen['lost']} connections"
     latencies, answered = sorted(seen["latencies"]), seen["statuses"][status]
     return {
         "requests_per_second": answered / seen["seconds"],
         "p50_ms": statistics.median(latencies) * 1000,
         "p99_ms": latencies[int(len(latencies) * 0.99)] * 1000,
         "cpu_ms": used * 1000 / answered,
+        "lost": seen["lost"],
     }
 
 
@@ -187,7 +188,7 @@ def compared(servers: list[Served], options: argparse.Namespace) -> Iterator[dic
 
 def table(record: dict[str, Any]) -> str:
     """What `record` says, as Markdown."""
-    names = ["case", "connections", "server", "threads", "requests_per_second", "ratio", "p50_ms", "p99_ms", "cpu_ms", "cpu_ratio"]
+    names = ["case", "connections", "server", "threads", "requests_per_second", "ratio", "p50_ms", "p99_ms", "cpu_ms", "cpu_ratio", "lost"]
     titles = [
         "asked",
         "connections",

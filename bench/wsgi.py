@@ -9,7 +9,7 @@ from typing import Any
 from mlaas import logs, serve
 
 logs.configure(Path(os.devnull))
-app = serve.create_app(serve.load_function(Path(__file__).parent.parent / "functions" / "classify"), serve.State(ready=True))
+app = serve.application(serve.load_function(Path(__file__).parent.parent / "functions" / "classify"), serve.State(ready=True))
 
 
 def __getattr__(name: str) -> Any:

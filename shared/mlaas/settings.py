@@ -155,7 +155,7 @@ class Settings:
     )
     port: int = _setting("PORT", 8080, int, "Port a function listens on, and the relay for its metrics.")
     host: str = _setting("MLAAS_HOST", "0.0.0.0", str, "Address a function and the relay listen on.")  # noqa: S104 - a pod is reached from outside
-    threads: int = _setting("MLAAS_THREADS", 4, int, "Requests a function answers at once.")
+    threads: int = _setting("MLAAS_THREADS", 16, int, "Requests a function answers at once.")
     waiting: int = _setting("MLAAS_WAITING", 256, int, "Requests that may wait for a thread; further ones get 429 with Retry-After.")
     compute_threads: int = _setting(
         "MLAAS_COMPUTE_THREADS", 0, int, "Threads of one ONNX Runtime session; 0 means one per core that the container may use."

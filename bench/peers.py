@@ -1,7 +1,7 @@
 """Our functions against other servers: the same model, the same texts, over HTTP, in one run.
 
     python bench/peers.py --setup      # makes the servers' environments under ~/.cache/mlaas/bench; once
-    python bench/peers.py              # about 30 minutes; --rounds 1 --seconds 2 for a look
+    python bench/peers.py              # 27 minutes at the most; --rounds 1 --seconds 2 for a look
 
 all-MiniLM-L6-v2 embeds physics abstracts, and a classifier with its encoder (the head untrained: the cost is the same) classifies
 affiliation strings; both are synthetic and have the lengths that such texts have. Ours are `python -m mlaas.serve functions/embed` and
@@ -26,6 +26,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def setup(options: argparse.Namespace) -> int:
 
 def main() -> int:
     """Measure, print, record; 1 if something promised does not hold."""
-    options = _options()
+    options, began = _options(), time.monotonic()
     if options.setup:
         return setup(options)
     ways = [way for way in WAYS if not options.only or any(word in way.name for word in options.only)]
@@ -75,14 +76,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models.prepare(folder)
-        for task in options.tasks:
-            measure(folder, task, ways, record, options)
+        for number, task in enumerate(options.tasks):
+            left = began + options.minutes * 60 - time.monotonic()
+            measure(folder, task, ways, record, options, time.monotonic() + left / (len(options.tasks) - number))
     print("\n" + table(record))
     return 1 if report.broken(record) else 0
 
 
-def measure(folder: Path, task: str, ways: list[Way], record: dict[str, Any], options: argparse.Namespace) -> None:
-    """All rounds of a task, alternating between the ways; the record is written after each."""
+def measure(folder: Path, task: str, ways: list[Way], record: dict[str, Any], options: argparse.Namespace, end: float) -> None:
+    """The rounds of a task, alternating between the ways, one at least and no more than end by `end`; the record is written after each."""
     texts = models.texts(folder, task)
     lengths = [each for batch in texts.tokens for each in batch]
     record["texts"][task] = (
@@ -91,7 +93,12 @@ def measure(folder: Path, task: str, ways: list[Way], record: dict[str, Any], op
     checked = [text for batch in texts.batches for text in batch][:CHECKED]
     right = models.reference(folder, task, checked)
     rows: dict[str, list[dict[str, Any]]] = {}
+    took = 0.0
     for number in range(options.rounds + 1):
+        begun = time.monotonic()
+        if number > 1 and begun + took > end:
+            print(f"{task}  no time for round {number}", flush=True)
+            break
         for way in ways:
             found = record["ways"][way.name]["tasks"].get(task)
             if found is None or "reason" in found:
@@ -112,6 +119,7 @@ def measure(folder: Path, task: str, ways: list[Way], record: dict[str, Any], op
                     f"{task}  round {number}  {way.name:32} {speeds} tokens/s  cold {row['cold']:.2f} s  {row['memory']['rss']:.0f} MiB",
                     flush=True,
                 )
+        took = time.monotonic() - begun
         RESULTS.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
@@ -148,8 +156,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setup", action="store_true", help="make the environments and end")
     parser.add_argument("--kserve", type=Path, metavar="FOLDER", help="with --setup: a checkout of KServe, for its huggingfaceserver")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=27.0, help="of the whole run: no round begins that would end later")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--only", nargs="+", metavar="WORD", help="the servers whose names have one of these words in them")

@@ -41,10 +41,8 @@ def broken(record: Record) -> list[str]:
 
 def table(record: Record) -> str:
     """The figures of all ways as Markdown, a table for each task."""
-    lines = [
-        f"`{record['command']}` on {record['cores']} cores of {record['processor']}"
-        f" ({'computes' if record['bf16'] else 'does not compute'} in bf16), load {record['load']}; rounds: {record['rounds']}."
-    ]
+    bf16 = f"computes in bf16 ({', '.join(record['bf16'])})" if record["bf16"] else "does not compute in bf16"
+    lines = [f"The processor {bf16}. Medians of {record['rounds']} rounds at the most; ratios are ours to each other server."]
     for task in record["tasks"]:
         lines += ["", *_table(record, task)]
     lines += ["", "Versions: " + "; ".join(_versions(record)) + "."]

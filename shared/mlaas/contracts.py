@@ -112,7 +112,9 @@ class ModelSource(Contract):
 class ModelRef(ModelSource):
     """Which model answers, and in which variant: fp32 unless something else is asked for."""
 
-    variant: Literal["fp32", "bf16", "int8", "fp16"] | None = Field(None, description="The variant that answers, whatever it loses.")
+    variant: Literal["fp32", "bf16", "int8", "int8-dynamic", "fp16"] | None = Field(
+        None, description="The variant that answers, whatever it loses."
+    )
     max_accuracy_loss: float | None = Field(
         None,
         ge=0,
@@ -627,10 +629,10 @@ class ModelSave(Contract):
     storage_type: Literal["s3", "local"] = "local"
     name: Name | None = None
     licence: Licence | None = None
-    variants: list[Literal["bf16", "int8", "fp16"]] | None = Field(
+    variants: list[Literal["bf16", "int8", "int8-dynamic", "fp16"]] | None = Field(
         None,
         min_length=1,
-        max_length=3,
+        max_length=4,
         description="Variants that are made beside fp32 and measured on the held-out rows: what may answer by `max_accuracy_loss`.",
     )
 
@@ -687,7 +689,9 @@ class ModelVersion(Contract):
     objective: str
     name: str | None = None
     version: str | None = None
-    variant: str | None = Field(None, description="In which variant: fp32, bf16, int8, fp16. Of an index, that of the vectors in it.")
+    variant: str | None = Field(
+        None, description="In which variant: fp32, bf16, int8, int8-dynamic, fp16. Of an index, that of the vectors in it."
+    )
     provider: str | None = Field(None, description="ONNX Runtime's provider that computed the answer.")
 
 

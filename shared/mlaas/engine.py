@@ -1,6 +1,7 @@
 """ONNX Runtime: a bundle becomes a model that turns texts into arrays, in batches that hold a bounded number of tokens.
 
-OpenVINO and CUDA take long to load: where a caller waits, the plain CPU provider answers in float32 until they are ready.
+OpenVINO and CUDA take long to load: where a caller waits, the plain CPU provider answers in float32 until they are ready. They also have
+to answer as that provider does before they answer anybody (`provider_switch`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from . import callers, limits, metrics, precision, provider_switch, sessions, ti
 from .batching import Batcher, Part, Work, grouped
 from .bundles import Bundle, not_loadable
 from .errors import InvalidRequest
-from .sessions import CPU, Provider
+from .sessions import CPU
 from .tokens import Encoded
 
 if TYPE_CHECKING:
@@ -196,14 +197,13 @@ def load(
         available, flags = onnxruntime.get_available_providers(), sessions.cpu_flags()
         usual = [each for each in sessions.providers(available, flags) if suits(bundle, each[0])]
         special = [] if variant == precision.PUBLISHED else sessions.providers(available, flags, variant)
-        later = [each for each in special or usual if each != CPU] if _is_awaited(bundle) and not exactly else []
-        session, loaded = _first_session(bundle, threads, [] if later else special, [CPU] if later else usual, variant, exactly)
+        later = [each for each in special or usual if each != CPU]
+        if exactly and not special:
+            raise not_loadable(f"nothing here computes its variant {variant}", "Leave `variant` out.")
+        session, loaded = _on_cpu(bundle, threads, variant if special and not later else precision.PUBLISHED, exactly)
         words = opened()
         sharing = batcher or Batcher()
-        if session.get_providers()[0] == CPU[0]:
-            sharing.parallel = limits.cpus()
-        else:
-            sharing.padding = provider_switch.DEVICE_PADDING
+        sharing.parallel = limits.cpus()
         inputs = {node.name: node.type for node in session.get_inputs()}
         unknown = [name for name, kind in inputs.items() if (name not in _INPUTS and not name.startswith(_PAST)) or kind not in _DTYPES]
         if unknown or "input_ids" not in inputs:
@@ -226,8 +226,7 @@ def load(
     log.info("engine.loaded", extra={"fields": {"model": bundle.digest, "variant": model.variant, "provider": model.provider}})
     if later:
         named = variant if special else precision.PUBLISHED
-        opening = partial(sessions.open_session, bundle, threads, later, named)
-        threading.Thread(target=provider_switch.move, args=(model, opening, named), daemon=True).start()
+        return _moved(model, partial(sessions.open_session, bundle, threads, later, named), named, exactly)
     return model
 
 
@@ -262,22 +261,25 @@ def suits(bundle: Bundle, provider: str) -> bool:
     return provider == CPU[0] or not (tokens.of_ngrams(bundle) or (provider == precision.OPENVINO and bundle.objective == WRITING))
 
 
-def _is_awaited(bundle: Bundle) -> bool:
-    """Whether somebody waits for the model who can be answered by another session first; a text that is being written cannot change it."""
-    return callers.current() is not None and bundle.objective != WRITING
+def _on_cpu(bundle: Bundle, threads: int, variant: str, exactly: bool) -> tuple[onnxruntime.InferenceSession, str]:
+    """A session of the plain CPU provider, and which variant it computes: fp32 where `variant` may be another and does not load."""
+    try:
+        return sessions.open_session(bundle, threads, [CPU], variant), variant
+    except InvalidRequest:
+        if exactly or variant == precision.PUBLISHED:
+            raise
+    return sessions.open_session(bundle, threads, [CPU]), precision.PUBLISHED
 
 
-def _first_session(
-    bundle: Bundle, threads: int, special: Sequence[Provider], usual: Sequence[Provider], variant: str, exactly: bool
-) -> tuple[onnxruntime.InferenceSession, str]:
-    """The session that computes first, and which variant: that of `special`, or fp32 unless it is to be `exactly` that."""
-    if variant != precision.PUBLISHED and (special or exactly):
-        try:
-            return sessions.open_session(bundle, threads, special, variant), variant
-        except InvalidRequest:
-            if exactly:
-                raise
-    return sessions.open_session(bundle, threads, usual), precision.PUBLISHED
+def _moved(model: Model, opening: Callable[[], onnxruntime.InferenceSession], variant: str, exactly: bool) -> Model:
+    """The model on what computes faster: at once where it has to be `exactly` that or nobody waits, else when it is ready."""
+    if callers.current() is not None and not exactly:
+        threading.Thread(target=provider_switch.move, args=(model, opening, variant), daemon=True).start()
+    elif not provider_switch.move(model, opening, variant) and exactly:
+        raise not_loadable(f"its variant {variant} does not load here, or computes something else", "Leave `variant` out.")
+    else:
+        return model.computing
+    return model
 
 
 def _count(mask: NDArray[np.int64], variant: str, provider: str) -> None:

@@ -1,7 +1,8 @@
 """Which variant of a model answers: the published graph in float32, or other numbers that are faster and cost accuracy.
 
 `fp32` is what every model has, and what answers unless a request, or the platform's policy, says what accuracy may be lost. The others
-are `bf16` (the same graph, computed by OpenVINO in bfloat16), `int8` (a graph of its own, for CPUs) and `fp16` (one for GPUs).
+are `bf16` (the same graph, computed by OpenVINO in bfloat16), `int8` and `int8-dynamic` (graphs of their own, for CPUs) and `fp16` (one
+for GPUs).
 What each loses was measured by the training that made it and is in the bundle's manifest; what was not measured is not chosen
 for an accuracy. Only the standard library is imported: a bundle is opened while a serving process starts.
 """
@@ -19,7 +20,7 @@ __all__ = ["CPU", "CUDA", "NAMES", "OPENVINO", "PUBLISHED", "Variant", "choose",
 
 CPU, CUDA, OPENVINO = "CPUExecutionProvider", "CUDAExecutionProvider", "OpenVINOExecutionProvider"
 PUBLISHED = "fp32"
-FILES = {"int8": "variants/model.int8.onnx", "fp16": "variants/model.fp16.onnx"}
+FILES = {name: f"variants/model.{name}.onnx" for name in ("int8", "int8-dynamic", "fp16")}
 NAMES = (PUBLISHED, "bf16", *FILES)
 BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 
@@ -68,24 +69,27 @@ def _sound(one: Variant, files: Collection[str]) -> bool:
 
 
 def runnable(available: Collection[str], cpu_flags: Collection[str]) -> tuple[str, ...]:
-    """The variants that gain speed on this machine, the fastest first, by ONNX Runtime's providers and the processor's flags."""
+    """The variants that gain speed on this machine, the fastest first as a rule, by ONNX Runtime's providers and the processor's flags."""
     if CUDA in available:
         return ("fp16",)
-    if OPENVINO in available and not BF16_FLAGS.isdisjoint(cpu_flags):
-        return ("bf16", "int8")
-    return ("int8",)
+    bf16 = OPENVINO in available and not BF16_FLAGS.isdisjoint(cpu_flags)
+    return (*(["bf16"] if bf16 else []), "int8-dynamic", "int8")
 
 
 def choose(variants: Sequence[Variant], max_accuracy_loss: float | None, here: Sequence[str]) -> str:
-    """The first of `here` that loses at most `max_accuracy_loss` and is not slower than fp32; fp32 where there is none, or no limit."""
+    """The fastest of `here`, as it was measured, that loses at most `max_accuracy_loss`; fp32 where none is faster, or there is no limit.
+
+    What has no measured pace comes before what has; else, and where paces are the same, the order of `here` holds.
+    """
     if max_accuracy_loss is None:
         return PUBLISHED
-    known = {one.name: one for one in variants}
-    for name in here:
-        one = known.get(name)
-        if one and one.accuracy_loss is not None and one.accuracy_loss <= max_accuracy_loss and (one.pace or math.inf) > 1:
-            return name
-    return PUBLISHED
+    allowed = {one.name: one for one in variants if one.accuracy_loss is not None and one.accuracy_loss <= max_accuracy_loss}
+    faster = [name for name in here if name in allowed and _pace(allowed[name]) > 1]
+    return max(faster, key=lambda name: _pace(allowed[name]), default=PUBLISHED)
+
+
+def _pace(one: Variant) -> float:
+    return math.inf if one.pace is None else one.pace
 
 
 def pinned(name: str, variants: Sequence[Variant], *, bf16: bool, here: Sequence[str]) -> str:

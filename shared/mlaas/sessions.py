@@ -2,7 +2,7 @@
 
 float32 is computed by NVIDIA's provider where the installed ONNX Runtime has it, else by OpenVINO, else by the plain CPU provider. Other
 variants of a model, where one is chosen (`precision`), are computed by what they are for: bf16 by OpenVINO on a processor that computes
-in bf16, fp16 by NVIDIA's provider, int8 by the CPU's. A provider that does not load gives way to the next.
+in bf16, fp16 by NVIDIA's provider, both of int8 by the CPU's. A provider that does not load gives way to the next.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CUDA: Provider = (precision.CUDA, {"use_tf32": "0"})  # else float32 is computed
 def providers(available: Iterable[str], cpu_flags: Iterable[str], variant: str = precision.PUBLISHED) -> list[Provider]:
     """The execution providers to try for a variant, best first, of those `available` in ONNX Runtime on a processor with `cpu_flags`."""
     available = set(available)
-    if variant == "int8":
+    if variant in ("int8", "int8-dynamic"):
         return [CPU]
     if variant == "bf16":
         able = variant in precision.runnable(available - {precision.CUDA}, set(cpu_flags))

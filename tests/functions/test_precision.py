@@ -130,7 +130,7 @@ def test_a_model_without_variants_answers_in_fp32_and_says_so(client_of: Client,
         ({"max_accuracy_loss": 2}, "model.max_accuracy_loss", "less than or equal to 1"),
         ({"max_accuracy_loss": math.nan}, "model.max_accuracy_loss", "finite"),
         ({"max_accuracy_loss": "little"}, "model.max_accuracy_loss", "valid number"),
-        ({"variant": "int4"}, "model.variant", "'fp32', 'bf16', 'int8' or 'fp16'"),
+        ({"variant": "int4"}, "model.variant", "'fp32', 'bf16', 'int8', 'int8-dynamic' or 'fp16'"),
         ({"variant": "int8", "max_accuracy_loss": 0.1}, "model", "either `variant` or `max_accuracy_loss`"),
     ],
 )
@@ -194,11 +194,13 @@ def test_the_policy_takes_the_fastest_that_was_measured_to_lose_no_more(
     assert choose([known], limit, here) == chosen
 
 
-def test_of_several_the_first_in_the_order_of_this_machine_is_taken() -> None:
+def test_of_several_the_fastest_is_taken_and_of_equals_the_first_in_the_order_of_this_machine() -> None:
     both = [ONE, Variant(**{**ONE.table(), "name": "bf16", "accuracy_loss": 0.001})]
     here = runnable([OPENVINO, "CPUExecutionProvider"], ["avx512_bf16"])
-    assert here == ("bf16", "int8")
+    assert here == ("bf16", "int8-dynamic", "int8")
     assert (choose(both, 0.02, here), choose(both, 0.0005, here)) == ("bf16", "fp32")
+    dynamic = Variant(**{**ONE.table(), "name": "int8-dynamic", "pace": 2.5})
+    assert (choose([*both, dynamic], 0.02, here), choose([*both, dynamic], 0.005, here)) == ("int8-dynamic", "bf16")
     assert choose(both, 0.02, runnable([OPENVINO], ["avx2"])) == "int8"
     assert choose(both, 0.02, runnable([CUDA, OPENVINO], ["avx512_bf16"])) == "fp32"
     assert pinned("int8", both, bf16=True, here=("fp16",)) == "int8", "it is computed by the CPU beside a GPU"

@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer, processors
 
-from mlaas import callers, classifier, engine, provider_switch, sessions, timing
+from mlaas import callers, classifier, engine, precision, provider_switch, sessions, timing
 from mlaas.errors import InvalidRequest
 from mlaas.testing import tiny_models
 
@@ -279,7 +279,10 @@ class Other:
         return [values + np.linspace(0, error, values.shape[-1], dtype=np.float32) for values in self.session.run(names, feed)]
 
     def get_providers(self):
-        return ["OtherExecutionProvider"]
+        return [OTHER]
+
+
+OTHER = "OtherExecutionProvider"
 
 
 def scores(answers):
@@ -303,23 +306,40 @@ def test_requests_that_run_while_a_model_moves_see_no_error_and_the_same_answers
             answers[-1].result()
         answers += [pool.submit(ask, number) for number in range(100)]
         assert moving.result()
-    by = {provider: [found for who, found in (each.result() for each in answers) if who == provider] for provider in BOTH}
-    assert all(len(found) >= 90 for found in by.values()), "some were answered before, some after"
-    assert all(found == alone for found in by["CPUExecutionProvider"])
-    for found in by["OtherExecutionProvider"]:
+    both = {
+        provider: [found for who, found in (each.result() for each in answers) if who == provider] for provider in (model.provider, OTHER)
+    }
+    assert all(len(found) >= 90 for found in both.values()), "some were answered before, some after"
+    assert all(found == alone for found in both[model.provider])
+    for found in both[OTHER]:
         assert found != alone
         for given, expected in zip(found, alone, strict=True):
             assert given == pytest.approx(expected, abs=provider_switch.SAME)
 
 
-BOTH = ("CPUExecutionProvider", "OtherExecutionProvider")
+@pytest.mark.skipif(precision.OPENVINO not in onnxruntime.get_available_providers(), reason="OpenVINO is not installed")
+def test_a_cold_model_moves_to_openvino_in_float32_while_it_answers(bundle):
+    exact = engine.load(bundle)
+    exact = exact.on(sessions.open_session(bundle, 0, [sessions.CPU]), "fp32")
+    with callers.caller(callers.Caller()):
+        model = engine.load(bundle)
+    assert model.provider == sessions.CPU[0]
+    asked = [*TEXTS, " ".join(TEXTS * 9)]
+    alone, seen, deadline = scores(classifier.classify(exact, asked, 4)), set(), time.monotonic() + 60
+    while precision.OPENVINO not in seen and time.monotonic() < deadline:
+        answering = model.computing
+        seen.add(answering.provider)
+        for given, expected in zip(scores(classifier.classify(answering, asked, 4)), alone, strict=True):
+            assert given == pytest.approx(expected, abs=provider_switch.MARGIN)
+    assert seen == {sessions.CPU[0], precision.OPENVINO}
+    assert model.computing.variant == "fp32"
 
 
 def test_a_request_ends_on_the_session_that_it_began_with(bundle):
     model = engine.load(bundle)
     began = model.computing
     assert provider_switch.move(model, lambda: Other(model.session, 1e-5), "fp32")
-    assert (began.provider, model.computing.provider) == BOTH
+    assert (began.provider, model.computing.provider) == (model.provider, OTHER)
     assert scores(classifier.classify(began, TEXTS, 4)) != scores(classifier.classify(model.computing, TEXTS, 4))
 
 
@@ -342,7 +362,8 @@ def test_a_model_stays_where_the_faster_session_gives_other_answers(bundle, erro
 def test_a_model_moves_to_a_variant_with_other_answers_only_where_it_is_told_to_and_gives_numbers(bundle):
     model = engine.load(bundle)
     assert not provider_switch.move(model, lambda: Other(model.session, np.nan), "bf16")
-    assert provider_switch.move(model, lambda: Other(model.session, 0.1), "bf16")
+    assert not provider_switch.move(model, lambda: Other(model.session, 5.0), "bf16")
+    assert provider_switch.move(model, lambda: Other(model.session, 0.05), "bf16")
     assert (model.variant, model.computing.variant) == ("fp32", "bf16")
 
 
@@ -356,27 +377,48 @@ def test_a_model_stays_where_the_faster_session_cannot_be_opened(bundle):
 SLOW = ("SlowExecutionProvider", {})
 
 
-@pytest.mark.parametrize("variant", ["fp32", "bf16"])
-@pytest.mark.parametrize("exactly", [False, True])
+@pytest.mark.parametrize(("variant", "exactly"), [("fp32", False), ("bf16", False), ("bf16", True)])
 @pytest.mark.parametrize("waits", [True, False])
 def test_only_where_a_caller_waits_does_a_model_answer_before_its_fastest_provider_is_ready(bundle, monkeypatch, waits, variant, exactly):
-    asked, moved = [], threading.Event()
+    asked, ready = [], threading.Event()
     first = sessions.open_session(bundle, 0, [sessions.CPU])
     monkeypatch.setattr(sessions, "providers", lambda *given: [SLOW] if given[2:] == ("bf16",) else [SLOW, sessions.CPU])
 
     def opened(_bundle, _threads, candidates, which="fp32"):
         asked.append((which, [each[0] for each in candidates]))
-        return first
+        if candidates == [sessions.CPU]:
+            return first
+        assert ready.wait(10) or not waits
+        return Other(first, 1e-6)
 
     monkeypatch.setattr(sessions, "open_session", opened)
-    monkeypatch.setattr(provider_switch, "move", lambda _model, open_session, named: open_session() and moved.set())
+    later = waits and not exactly
+    if not later:
+        ready.set()
     with callers.caller(callers.Caller()) if waits else contextlib.nullcontext():
         model = engine.load(bundle, variant=variant, exactly=exactly)
-    later = waits and not exactly
-    assert moved.wait(10 if later else 0.1) == later
-    assert model.variant == ("fp32" if later else variant)
-    usual = [SLOW[0]] if variant == "bf16" else [SLOW[0], sessions.CPU[0]]
-    assert asked == ([("fp32", [sessions.CPU[0]]), (variant, [SLOW[0]])] if later else [(variant, usual)])
+    assert (model.provider, model.variant) == ((sessions.CPU[0], "fp32") if later else (OTHER, variant))
+    ready.set()
+    deadline = time.monotonic() + 10
+    while model.computing.provider != OTHER and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (model.computing.provider, model.computing.variant) == (OTHER, variant)
+    assert asked == [("fp32", [sessions.CPU[0]]), (variant, [SLOW[0]])]
+
+
+def test_what_answers_otherwise_answers_nobody_even_where_nobody_waits(bundle, monkeypatch):
+    first = sessions.open_session(bundle, 0, [sessions.CPU])
+    monkeypatch.setattr(sessions, "providers", lambda *given: [SLOW] if given[2:] == ("bf16",) else [SLOW, sessions.CPU])
+    monkeypatch.setattr(
+        sessions,
+        "open_session",
+        lambda _bundle, _threads, candidates, which="fp32": first if candidates == [sessions.CPU] else Other(first, 5.0),
+    )
+    for variant in ("fp32", "bf16"):
+        model = engine.load(bundle, variant=variant)
+        assert (model.provider, model.variant) == (sessions.CPU[0], "fp32")
+    with pytest.raises(InvalidRequest, match="computes something else"):
+        engine.load(bundle, variant="bf16", exactly=True)
 
 
 def test_fp32_answers_where_a_variant_that_may_answer_cannot_be_loaded_and_nothing_where_it_must(bundle, monkeypatch):

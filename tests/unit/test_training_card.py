@@ -73,7 +73,9 @@ def trained(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     checkpoint = write_checkpoint(folder / "checkpoint")
     (checkpoint / "README.md").write_text("---\nlicense: mit\n---\n# tiny\n")
     sources = Sources(checkpoint=checkpoint, tokenizer=None, table=table)
-    return train(parse(TrainRequest, asking(variants=["bf16", "int8", "fp16"])), sources, folder / "bundle", lambda report: None)
+    return train(
+        parse(TrainRequest, asking(variants=["bf16", "int8", "int8-dynamic", "fp16"])), sources, folder / "bundle", lambda report: None
+    )
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def test_the_card_says_where_the_model_comes_from(outcome: Outcome) -> None:
 
 def test_each_variant_has_its_size_its_pace_and_what_it_costs_in_accuracy(outcome: Outcome) -> None:
     served, bf16, *others = outcome.variants
-    assert [one["variant"] for one in others] == ["int8", "fp16"]
+    assert [one["variant"] for one in others] == ["int8", "int8-dynamic", "fp16"]
     assert bf16["variant"] == "bf16"
     computes = "bf16" in sessions.runnable()
     assert (bf16["accuracy_loss"] is not None, "not measured here" not in bf16.get("note", "")) == (computes, computes)
@@ -150,7 +152,7 @@ def test_each_variant_has_its_size_its_pace_and_what_it_costs_in_accuracy(outcom
 def test_a_variant_is_other_numbers_and_no_copy_of_the_served_graph(outcome: Outcome) -> None:
     files = {one["file"] for one in outcome.variants}
     hashes = {hashlib.sha256((outcome.bundle.folder / file).read_bytes()).hexdigest() for file in files}
-    assert len(hashes) == 3
+    assert len(hashes) == 4
 
 
 def test_a_variant_that_cannot_be_made_is_left_out_and_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -163,7 +165,7 @@ def test_a_variant_that_cannot_be_made_is_left_out_and_costs_nothing(tmp_path: P
 def test_the_manifest_says_what_the_policy_goes_by(outcome: Outcome) -> None:
     figures = {one["variant"]: one for one in outcome.variants}
     found = {one.name: one for one in outcome.bundle.variants}
-    assert list(found) == ["bf16", "int8", "fp16"]
+    assert list(found) == ["bf16", "int8", "int8-dynamic", "fp16"]
     for name, one in found.items():
         assert (one.accuracy_loss, one.file) == (figures[name]["accuracy_loss"], figures[name]["file"])
     assert (found["int8"].metric, found["int8"].rows) == ("accuracy", outcome.dataset["samples_test"])
@@ -225,9 +227,9 @@ def test_a_beginning_of_the_rows_that_are_looked_at_is_a_fair_sample(monkeypatch
 def test_the_catalog_shows_what_each_variant_loses(outcome: Outcome, home: Settings) -> None:
     entry = publish(outcome, ModelSave(path="models/birds"), home, LINEAGE)
     shown = {one.precision: one for one in variations(entry["card"]["figures"], [])}
-    assert list(shown) == ["fp32", "bf16", "int8", "fp16"]
+    assert list(shown) == ["fp32", "bf16", "int8", "int8-dynamic", "fp16"]
     figures = {one["variant"]: one for one in outcome.variants}
-    for name in ("int8", "fp16"):
+    for name in ("int8", "int8-dynamic", "fp16"):
         assert (shown[name].accuracy_loss, shown[name].metric) == (figures[name]["accuracy_loss"], "accuracy")
         assert f"{figures[name]['accuracy_loss']:.4f}" in entry["card"]["markdown"]
     if "bf16" not in sessions.runnable():

@@ -1,10 +1,11 @@
-"""Smaller graphs of an exported one: int8 with calibrated ranges, for CPUs, and half precision, for GPUs.
+"""Smaller graphs of an exported one: int8, calibrated or dynamic, for CPUs, and half precision, for GPUs.
 
 int8 is static: weights and activations of the layers are 8 bits wide, and the ranges of the activations are those that training rows
 had (MinMax: of the calibrations that ONNX Runtime has it needs the least memory, and on a classifier none was better). Weights are
 scaled for each output, and use 7 bits: with 8, processors without VNNI add up to more than 16 bits hold, and would answer otherwise
 than the one that measured. Layers that narrow stay in float32: behind an activation function a few numbers are far larger than the
-others, and leave those no steps.
+others, and leave those no steps. Dynamic int8 finds the ranges of each batch while it computes, and so needs no rows: which of the two is
+faster and loses less depends on the model and the processor, so a training may make and measure both.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from .batches import Batch
 from .parity import PAST
 
-__all__ = ["ROWS", "failures", "fp16", "int8", "sampled"]
+__all__ = ["ROWS", "failures", "fp16", "int8", "int8_dynamic", "narrowing", "sampled"]
 
 ROWS, PER_BATCH, SLICE = 256, 16, 8  # training rows that ranges are taken from, at most so many of one batch, and fed at once
 LAYERS = ("MatMul", "Gemm")
@@ -58,6 +59,14 @@ def int8(graph: Path, target: Path, rows: Iterable[dict[str, np.ndarray[Any, Any
             calibrate_method=CalibrationMethod.MinMax,
             extra_options={"MatMulConstBOnly": True},
         )
+
+
+def int8_dynamic(graph: Path, target: Path) -> None:
+    """Write `graph` with weights in int8 to `target`, scaled for each output and with 7 bits, as `int8` does."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quietly():
+        quantize_dynamic(graph, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
 
 
 def narrowing(graph: Path) -> list[str]:

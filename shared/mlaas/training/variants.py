@@ -24,6 +24,7 @@ __all__ = ["make", "measure", "measured"]
 
 ROWS = 4096  # held-out rows that are looked at, as far as SECONDS allow
 SECONDS, ALONE = 60.0, 10.0  # of the served graph's computing, and where there is nothing to compare it with
+FILLED = -1e30  # less than this is what a task puts where nothing can be chosen
 GOLDEN = (math.sqrt(5) - 1) / 2
 # The figure that a variant's loss is told in; for all others accuracy.
 METRICS = {"token-classification": "f1", "question-answering": "exact_match", "sentence-embedding": "mrr"}
@@ -67,14 +68,15 @@ class Candidate:
     def add(self, batch: Batch, scored: Scored, served: Scored) -> None:
         """Count one batch. Logits [n, choices], or vectors where those are what is served."""
         self.tally.add(batch, scored)
-        ours, theirs = (getattr(each, "first", each.logits).float() for each in (scored, served))
+        values = (getattr(each, "first", each.logits).float() for each in (scored, served))
+        ours, theirs = (each.masked_fill(each < FILLED, 0.0) for each in values)
         self.cosines.append(torch.nn.functional.cosine_similarity(ours, theirs, dim=-1))
         self.same += int((scored.logits.argmax(-1) == served.logits.argmax(-1)).sum())
         self.count += len(scored.logits)
 
 
 def make(folder: Path, kinds: Sequence[str], training: Callable[[], Iterable[Batch]]) -> dict[str, str]:
-    """Write the variants `kinds` (bf16, int8, fp16) of the graph in `folder`; each name with its file, relative to `folder`.
+    """Write the variants `kinds` (of `precision.NAMES`, not fp32) of the graph in `folder`; each name with its file, relative to `folder`.
 
     `training` gives training batches, which ranges are taken from. bf16 is the graph itself. One that cannot be made of this graph is
     left out, with a line in the log: it must not cost the training.
@@ -83,6 +85,7 @@ def make(folder: Path, kinds: Sequence[str], training: Callable[[], Iterable[Bat
     graph = folder / "model.onnx"
     makers: dict[str, Callable[[Path], None]] = {
         "int8": lambda target: quantization.int8(graph, target, quantization.sampled(training())),
+        "int8-dynamic": lambda target: quantization.int8_dynamic(graph, target),
         "fp16": lambda target: quantization.fp16(graph, target),
     }
     for kind in dict.fromkeys(kinds):

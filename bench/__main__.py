@@ -6,8 +6,8 @@
 
 Each bench is a process of its own and takes as long as its limit at the most (SUBJECTS); one that fails or is late is reported, and the
 next begins. A bench writes its record to bench/results/NAME.json. Then bench/results.md is written from all records there: what the
-function `table(record)` of the bench of that name says in Markdown, with the command, the machine and the date of the record. The servers that
-peers compares with are installed beforehand: `python bench/peers.py --setup`.
+function `table(record)` of the bench of that name says in Markdown, with the command, the machine and the date of the record. The servers
+that peers compares with are installed beforehand: `python bench/peers.py --setup`.
 Returns 1 if a bench failed.
 """
 

@@ -186,7 +186,9 @@ def _get_ready(state: State, settings: Settings, imported: float) -> None:
     starting.end()
     state.started_after = metrics.process_age()
     state.ready = True
-    fields = {"imported_after": round(imported, 3), "listening_after": round(listening, 3), "ready_after": round(state.started_after, 3)}
+    begun = max(0.0, state.started_after - starting.begun())
+    ages = {"begun_after": begun, "imported_after": imported, "listening_after": listening, "ready_after": state.started_after}
+    fields = {name: round(age, 3) for name, age in ages.items()}
     log.info("function.ready", extra={"fields": fields})
 
 

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 
 from .settings import STARTING_DEFAULTS
 
-__all__ = ["begin", "end"]
+__all__ = ["begin", "begun", "end"]
 
 _set: list[str] = []
+_begun = [time.monotonic()]
 
 
 def begin() -> None:
     """Collect no garbage while everything is imported, all of which stays; tell libraries what they need not do for a function."""
+    _begun[:] = [time.monotonic()]
     gc.disable()
     for name, value in STARTING_DEFAULTS.items():
         if name not in os.environ:
             os.environ[name] = value
             _set.append(name)
+
+
+def begun() -> float:
+    """Seconds since it began, or since this module was imported where it did not."""
+    return time.monotonic() - _begun[0]
 
 
 def end() -> None:

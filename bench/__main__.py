@@ -28,6 +28,7 @@ RECORDS, TABLE = BENCH / "results", BENCH / "results.md"
 # Name of the bench: minutes that it may take. The other scripts here ask for data of the user, a cluster or hours: they are run by hand.
 SUBJECTS = {
     "cold_start": 15,
+    "session_load": 5,
     "serving_throughput": 15,
     "servers": 30,
     "function_overhead": 10,

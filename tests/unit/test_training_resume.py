@@ -90,14 +90,14 @@ class Everything(Drafts):
         return self
 
 
-def asking(objective: str = "text-classification", augment: Any = None, **model_train: Any) -> TrainRequest:
+def asking(objective: str = "text-classification", augment: Any = None, variants: Any = None, **model_train: Any) -> TrainRequest:
     return parse(
         TrainRequest,
         {
             "model": {"path": "tiny", "objective": objective},
             "model_train": {"epochs": 3, "batch_size": 8, "optimizer": {"init_lr": 3e-3}, "checkpoint_minutes": 1e-9, **model_train},
             "dataset": {"path": "rows.jsonl", "train_test_split": 0.2, "augment": augment},
-            "model_save": {"path": "trained"},
+            "model_save": {"path": "trained", "variants": variants},
         },
     )
 
@@ -121,12 +121,12 @@ def quietly(report: Report) -> None: ...
     ("objective", "die_at", "how"),
     [
         ("text-classification", 5, {}),  # in the first epoch
-        ("text-classification", 12, {}),  # after the first epoch's evaluation
+        ("text-classification", 12, {"variants": ["int8"]}),  # after the first epoch's evaluation
         ("text-classification", 17, {"gradient_accumulation": 2, "epochs": 5}),
         ("text-classification", 20, {"keep": "best"}),
         ("text-classification", 9, {"lora": {"rank": 2, "dropout": 0.1}}),
         ("text-classification", 17, {"augment": {"typos": {"probability": 0.4}}}),
-        ("text-classification", 36, {}),  # after the last evaluation
+        ("text-classification", 36, {"variants": ["int8"]}),  # after the last evaluation
         ("masked-lm", 18, {}),
     ],
 )
@@ -141,6 +141,7 @@ def test_a_run_that_died_ends_with_the_weights_and_the_history_of_one_that_did_n
     reports: list[Report] = []
     resumed = train(request, sources[objective], tmp_path / "bundle", reports.append, place(settings, tmp_path / "work").of)
     assert weights(resumed) == weights(whole)
+    assert resumed.bundle.digest == whole.bundle.digest, "also of a variant, which was calibrated on the same rows"
     assert curve(resumed) == curve(whole)
     for name in ("loss", "accuracy", "validation_loss"):
         assert resumed.history[name] == whole.history[name]

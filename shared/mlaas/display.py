@@ -36,6 +36,7 @@ __all__ = [
     "links",
     "note",
     "recognized",
+    "rows",
     "said",
     "searched",
     "task",
@@ -216,6 +217,17 @@ def catalog(found: Mapping[str, tuple[Sequence[Mapping[str, Any]], Mapping[str, 
             mine = [alias for alias, version in aliases.get(one["name"], {}).items() if version == one["version"]]
             what = one.get("objective") or f"{one.get('count')} documents"
             table.add_row(kind, one["name"], one["version"], ", ".join(mine), what, one["digest"][:12], one["created"][:16])
+    console.print(table)
+
+
+def rows(found: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bool) -> None:
+    """A row for each, with these columns; what is not there is empty."""
+    if as_json:
+        json_(found)
+        return
+    table = _table(*columns)
+    for one in found:
+        table.add_row(*("" if one.get(column) in (None, False) else str(one[column]) for column in columns))
     console.print(table)
 
 

@@ -64,10 +64,50 @@ def test_a_folder_is_pushed_found_and_made_public(catalog: Catalog, home: Settin
     shutil.rmtree(home.artefacts / "uploads")
 
 
+def test_what_hangs_on_a_name_is_listed(catalog: Catalog) -> None:
+    for version in ("1", "2"):
+        mlaas("alias", "birds", "production", version)
+    assert [one["version"] for one in json.loads(mlaas("versions", "birds", "--json").stdout)["models"]["versions"]] == ["2", "1"]
+    moves = json.loads(mlaas("aliases", "birds", "--json").stdout)
+    assert [(one["alias"], one["version"]) for one in moves] == [("production", "1"), ("production", "2")]
+    assert json.loads(mlaas("dependants", "birds", "--alias", "production", "--json").stdout) == [{"kind": "alias", "name": "production"}]
+    assert json.loads(mlaas("dependants", "birds", "--version", "1", "--json").stdout) == []
+    assert json.loads(mlaas("about", "birds", "--json").stdout)["aliases"] == {"production": "2"}
+    assert json.loads(mlaas("show", "birds", "--alias", "production", "--json").stdout)["version"] == "2"
+    assert "production" in mlaas("aliases", "birds").stdout
+    files = {one["name"]: one for one in json.loads(mlaas("files", "minilm", "--json").stdout)}
+    assert files["model.onnx"]["size"] > 0
+    assert mlaas("unalias", "birds", "production").exit_code == 0
+    assert catalog.aliases_of("models", "birds") == {}
+
+
+def test_all_versions_are_deleted_only_when_that_is_said(catalog: Catalog) -> None:
+    assert mlaas("delete", "birds").exit_code == 3
+    assert mlaas("delete", "birds", "1", "--all").exit_code == 3
+    catalog.set_alias("models", "birds", "production", "2")
+    assert "alias `production`" in mlaas("delete", "birds", "--all").stderr
+    mlaas("unalias", "birds", "production")
+    assert mlaas("delete", "birds", "--all").exit_code == 0
+    assert catalog.versions("models", "birds") == []
+
+
+def test_a_card_is_given_to_versions_without_one(catalog: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "card.md").write_text("# Birds\n")
+    assert mlaas("edit", "birds", "--card", f"@{tmp_path / 'card.md'}").exit_code == 0
+    assert catalog.entry("models", "birds").card == "# Birds\n"
+    assert mlaas("card", "birds", "--raw").stdout == "# Birds\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ("list", "--sort", "colour"),
+        ("versions", "nobody"),
+        ("aliases", "nobody"),
+        ("files", "nobody"),
+        ("dependants", "nobody"),
+        ("unalias", "birds", "production"),
+        ("about", "nobody"),
         ("edit", "birds"),
         ("edit", "birds", "--visibility", "secret"),
         ("edit", "nobody", "--owner", "ada"),

@@ -12,14 +12,13 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import catalog_entries, events, platform, predict, render, status, work
+from . import catalog_versions, events, platform, predict, render, status, work
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="mlaas",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Machine learning as a service: predictions, trainings and searchable indexes by events and by HTTP.",
@@ -28,7 +27,7 @@ app = typer.Typer(
 for group in (platform, status, predict, work, events):
     app.add_typer(group.app)
 app.add_typer(work.tasks_app, name="tasks")
-app.add_typer(catalog_entries.catalog_app, name="catalog")
+app.add_typer(catalog_versions.catalog_app, name="catalog")
 app.add_typer(events.events_app, name="events")
 app.add_typer(render.render_app, name="render")
 

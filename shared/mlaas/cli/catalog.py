@@ -15,13 +15,17 @@ from ..errors import InvalidRequest, NotFound
 from ..settings import current
 from ..storage.presigned import LONGEST
 from ..storage.staged import version_of
+from . import completion
 from .options import Json, open_catalog, says_why
 
-__all__ = ["Kind", "catalog_app", "kinds"]
+__all__ = ["Alias", "AliasName", "Kind", "Name", "Version", "catalog_app", "kinds"]
 
-Version = Annotated[str | None, typer.Option(help="The latest by default.")]
-Alias = Annotated[str | None, typer.Option(help="The version that this alias points to.")]
-Kind = Annotated[str, typer.Option(help="models, indexes or datasets.")]
+Name = Annotated[str, typer.Argument(autocompletion=completion.names)]
+AliasName = Annotated[str, typer.Argument(autocompletion=completion.aliases)]
+Number = Annotated[str, typer.Argument(metavar="VERSION", autocompletion=completion.versions)]
+Version = Annotated[str | None, typer.Option(help="The latest by default.", autocompletion=completion.versions)]
+Alias = Annotated[str | None, typer.Option(help="The version that this alias points to.", autocompletion=completion.aliases)]
+Kind = Annotated[str, typer.Option(help="models, indexes or datasets.", autocompletion=completion.kinds)]
 
 catalog_app = typer.Typer(help="The catalog of models, indexes and data sets.", invoke_without_command=True)
 
@@ -30,7 +34,7 @@ catalog_app = typer.Typer(help="The catalog of models, indexes and data sets.", 
 @says_why
 def catalog(
     context: typer.Context,
-    kind: Annotated[str | None, typer.Option(help="models, indexes or datasets; all by default.")] = None,
+    kind: Annotated[str | None, typer.Option(help="models, indexes or datasets; all by default.", autocompletion=completion.kinds)] = None,
     as_json: Json = False,
 ) -> None:
     """List what there is with their versions and aliases."""
@@ -40,34 +44,37 @@ def catalog(
 
 @catalog_app.command("show", epilog="Example: mlaas catalog show infn-structures")
 @says_why
-def catalog_show(name: str, version: Version = None, kind: Kind = "models", as_json: Json = False) -> None:
+def catalog_show(name: Name, version: Version = None, alias: Alias = None, kind: Kind = "models", as_json: Json = False) -> None:
     """Show an entry."""
-    display.entry(open_catalog().resolve(kinds(kind)[0], name, revision=version), as_json)
+    display.entry(open_catalog().resolve(kinds(kind)[0], name, alias=alias, revision=version), as_json)
 
 
 @catalog_app.command("card", epilog="Example: mlaas catalog card infn-structures --alias production")
 @says_why
 def catalog_card(
-    name: str,
+    name: Name,
     version: Version = None,
     alias: Alias = None,
+    kind: Kind = "models",
     raw: Annotated[bool, typer.Option("--raw", help="Print the Markdown as it is.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show a model's card: what it is for, its figures, its data, where it comes from."""
-    entry = open_catalog().resolve("models", name, alias=alias, revision=version)
-    if not (card := entry.get("card")):
+    """Show a model's card: what it is for, its figures, its data, where it comes from; that of its name if it has none of its own."""
+    catalog, (of_kind,) = open_catalog(), kinds(kind)
+    entry = catalog.resolve(of_kind, name, alias=alias, revision=version)
+    said = catalog.entry(of_kind, name).card
+    if not (card := entry.get("card") or ({"markdown": said, "figures": {}} if said else None)):
         raise NotFound(
-            f"version {entry['version']} of `{name}` has no card: it was published before there were any",
+            f"version {entry['version']} of `{name}` has no card",
             field="NAME",
-            remedy=f"`mlaas catalog show {name} --version {entry['version']}` has its figures; train or export it again for a card.",
+            remedy=f"`mlaas catalog edit {name} --card @FILE` gives it one; models that are trained or exported have their own.",
         )
     display.card(card, raw=raw, as_json=as_json)
 
 
 @catalog_app.command("alias", epilog="Example: mlaas catalog alias infn-structures production 3")
 @says_why
-def catalog_alias(name: str, alias: str, version: str, kind: Kind = "models", as_json: Json = False) -> None:
+def catalog_alias(name: Name, alias: AliasName, version: Number, kind: Kind = "models", as_json: Json = False) -> None:
     """Let an alias point to a version."""
     entry = open_catalog().set_alias(kinds(kind)[0], name, alias, version)
     display.said(f"{name}@{alias} is version {entry['version']}", entry, as_json)
@@ -75,24 +82,16 @@ def catalog_alias(name: str, alias: str, version: str, kind: Kind = "models", as
 
 @catalog_app.command("rollback", epilog="Example: mlaas catalog rollback infn-structures production")
 @says_why
-def catalog_rollback(name: str, alias: str, kind: Kind = "models", as_json: Json = False) -> None:
+def catalog_rollback(name: Name, alias: AliasName, kind: Kind = "models", as_json: Json = False) -> None:
     """Let an alias point to the version before; once more, to the one before that."""
     entry = open_catalog().roll_back(kinds(kind)[0], name, alias)
     display.said(f"{name}@{alias} is version {entry['version']} again", entry, as_json)
 
 
-@catalog_app.command("delete", epilog="Example: mlaas catalog delete infn-structures 2")
-@says_why
-def catalog_delete(name: str, version: str, kind: Kind = "models", as_json: Json = False) -> None:
-    """Delete a version that nothing depends on; its files stay in the storage."""
-    entry = open_catalog().delete(kinds(kind)[0], name, version)
-    display.said(f"version {version} of {name} is deleted", entry, as_json)
-
-
 @catalog_app.command("links", epilog="Example: mlaas catalog links infn-structures --alias production --expires 12h")
 @says_why
 def catalog_links(
-    name: str,
+    name: Name,
     version: Version = None,
     alias: Alias = None,
     kind: Kind = "models",
@@ -107,7 +106,7 @@ def catalog_links(
 @catalog_app.command("download", epilog="Example: mlaas catalog download infn-structures --to ./infn-structures")
 @says_why
 def catalog_download(
-    name: str,
+    name: Name,
     to: Annotated[Path | None, typer.Option(help="A new or empty folder; ./NAME-VERSION by default.")] = None,
     version: Version = None,
     alias: Alias = None,
@@ -125,7 +124,7 @@ def catalog_download(
 @catalog_app.command("stage", epilog="Example: mlaas catalog stage infn-structures minilm --to build/models")
 @says_why
 def catalog_stage(
-    names: Annotated[list[str], typer.Argument(help="Models of the catalog.")],
+    names: Annotated[list[str], typer.Argument(help="Models of the catalog.", autocompletion=completion.models)],
     to: Annotated[Path, typer.Option(help="A folder, made if need be; what it has already stays.")],
     alias: Alias = None,
     as_json: Json = False,

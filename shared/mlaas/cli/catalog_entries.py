@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,8 +14,9 @@ from ..catalog import listing
 from ..contracts import parse
 from ..errors import InvalidRequest
 from ..settings import current
-from .catalog import Kind, catalog_app, kinds
-from .options import Json, open_catalog, says_why
+from . import completion
+from .catalog import Kind, Name, catalog_app, kinds
+from .options import Json, open_catalog, says_why, text_argument
 
 __all__ = ["catalog_app"]
 
@@ -57,7 +58,7 @@ def catalog_list(
 @catalog_app.command("edit", epilog="Example: mlaas catalog edit infn-structures --visibility public --tag infn --owner ada")
 @says_why
 def catalog_edit(
-    name: str,
+    name: Name,
     kind: Kind = "models",
     owner: str | None = None,
     description: str | None = None,
@@ -65,12 +66,17 @@ def catalog_edit(
     tag: Tags = None,
     language: Annotated[list[str] | None, typer.Option("--language", help="May be given several times.")] = None,
     visibility: Visible = None,
+    card: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Markdown for versions that have no card of their own; @FILE reads it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say something else of a name; what is not given stays."""
     from ..catalog import contracts
 
-    given = {"owner": owner, "description": description, "licence": licence, "visibility": visibility, "tags": tag, "languages": language}
+    given: dict[str, Any] = {"owner": owner, "description": description, "licence": licence, "visibility": visibility}
+    given |= {"tags": tag, "languages": language}
+    given["card"] = text_argument(card, "--card") if card is not None else None
     changes = {field: value for field, value in given.items() if value is not None}
     if not changes:
         raise InvalidRequest("there is nothing to change", remedy="`mlaas catalog edit --help` lists what can be said.")
@@ -84,7 +90,7 @@ def catalog_edit(
 @catalog_app.command("push", epilog="Example: mlaas catalog push datasets affiliations affiliations.tsv --licence cc0-1.0")
 @says_why
 def catalog_push(
-    kind: Annotated[str, typer.Argument(help="models or datasets.")],
+    kind: Annotated[str, typer.Argument(help="models or datasets.", autocompletion=completion.kinds)],
     name: str,
     path: Annotated[Path, typer.Argument(exists=True, help="An archive, a data file, or a folder.")],
     task: str | None = None,

@@ -25,7 +25,11 @@ Texts = Annotated[list[str] | None, typer.Argument(help="Texts; one a line from 
 Model = Annotated[
     str,
     typer.Option(
-        "--model", "-m", metavar="MODEL", help="NAME, NAME@ALIAS, NAME:VERSION of the catalog, or local:PATH, s3:BUCKET/KEY, hub:ORG/REPO."
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="NAME, NAME@ALIAS, NAME:VERSION of the catalog, or local:PATH, s3:BUCKET/KEY, hub:ORG/REPO.",
+        autocompletion=lambda incomplete: _completed("models", incomplete),
     ),
 ]
 Kafka = Annotated[bool, typer.Option("--kafka", help="Ask by an event on Kafka instead of HTTP.")]
@@ -89,6 +93,13 @@ def text_argument(text: str, field: str) -> str:
 
 def given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _completed(what: str, incomplete: str) -> list[str]:
+    from . import completion  # which needs what is below
+
+    found: list[str] = getattr(completion, what)(incomplete)
+    return found
 
 
 def open_tasks() -> Any:

@@ -11,7 +11,7 @@ from ..client import Answer, Client
 from ..client.names import model_ref, store_ref
 from ..errors import InvalidRequest
 from ..settings import current
-from . import files
+from . import completion, files
 from .options import Json, Kafka, Model, Texts, Timeout, TopK, given, json_argument, read_texts, says_why, text_argument
 
 __all__ = ["app"]
@@ -125,7 +125,14 @@ def generate(
 def search(
     texts: Texts = None,
     index: Annotated[
-        str, typer.Option("--index", "-i", metavar="INDEX", help="NAME or NAME@ALIAS of the catalog, local:PATH or s3:KEY.")
+        str,
+        typer.Option(
+            "--index",
+            "-i",
+            metavar="INDEX",
+            help="NAME or NAME@ALIAS of the catalog, local:PATH or s3:KEY.",
+            autocompletion=completion.indexes,
+        ),
     ] = "",
     top_k: TopK = 5,
     condition: Annotated[

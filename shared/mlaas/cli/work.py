@@ -11,9 +11,12 @@ from ..client import Client
 from ..client.names import model_ref, place
 from ..contracts import IndexRequest, ModelSave, TrainRequest, parse
 from ..settings import current
+from . import completion
 from .options import FAILED, Json, Model, given, interruptible, json_argument, open_tasks, says_why
 
 __all__ = ["app", "tasks_app"]
+
+TaskId = Annotated[str, typer.Argument(autocompletion=completion.tasks)]
 
 app = typer.Typer()
 tasks_app = typer.Typer(help="Tasks: trainings, index builds and predictions for files.", invoke_without_command=True)
@@ -130,7 +133,7 @@ def tasks(
 @tasks_app.command("show", epilog="Example: mlaas tasks show 7d0c...")
 @says_why
 def tasks_show(
-    task_id: str, watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end.")] = False, as_json: Json = False
+    task_id: TaskId, watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end.")] = False, as_json: Json = False
 ) -> None:
     """Show one task."""
     task = display.follow(open_tasks().get, task_id, as_json) if watch else open_tasks().get(task_id)
@@ -140,7 +143,7 @@ def tasks_show(
 
 @tasks_app.command("cancel", epilog="Example: mlaas tasks cancel 7d0c...")
 @says_why
-def tasks_cancel(task_id: str, as_json: Json = False) -> None:
+def tasks_cancel(task_id: TaskId, as_json: Json = False) -> None:
     """Cancel a waiting or running task."""
     display.task(open_tasks().cancel(task_id), as_json)
 

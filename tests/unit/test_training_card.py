@@ -368,7 +368,7 @@ def test_an_entry_without_a_card_says_what_to_do(home: Settings) -> None:
     done = said("old")
     assert done.exit_code == 3
     assert "has no card" in done.stderr
-    assert "mlaas catalog show old --version 1" in done.stderr.replace("\n", " ")
+    assert "mlaas catalog edit old --card" in done.stderr.replace("\n", " ")
 
 
 def test_the_list_of_models_is_not_filled_with_cards(outcome: Outcome, home: Settings) -> None:

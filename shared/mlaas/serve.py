@@ -182,6 +182,7 @@ def _get_ready(state: State, settings: Settings, imported: float) -> None:
             break
         except (MlaasError, ValueError) as error:
             log.warning("model.not_loaded", extra={"fields": {"reason": getattr(error, "detail", "MLAAS_PRELOAD_MODEL is not JSON")}})
+            starting.end()  # this may take long
             time.sleep(2)
     starting.end()
     state.started_after = metrics.process_age()

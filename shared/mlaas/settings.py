@@ -17,13 +17,15 @@ from typing import Any
 
 from .errors import MlaasError
 
-__all__ = ["LIBRARY_DEFAULTS", "STARTING_DEFAULTS", "Settings", "current", "load", "named", "table"]
+__all__ = ["LIBRARY_DEFAULTS", "SERVING_DEFAULTS", "STARTING_DEFAULTS", "Settings", "current", "load", "named", "table"]
 
 # Read by libraries, where nobody has set them otherwise: ONNX Runtime's and the hub's own reports of their use to their makers are off.
 LIBRARY_DEFAULTS = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-# The same while a function starts: pydantic looks for plugins in every package that is installed, and numpy's linear algebra, of which
-# a function needs little, starts a thread for each core. Libraries that are loaded later, FAISS for one, do not see it.
-STARTING_DEFAULTS = {"PYDANTIC_DISABLE_PLUGINS": "__all__", "OPENBLAS_NUM_THREADS": "1"}
+# The same in a function's process: pydantic looks for plugins in every package that is installed.
+SERVING_DEFAULTS = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
+# And while it starts: numpy's linear algebra, of which a function needs little, starts a thread for each core. FAISS, which is loaded
+# later and is built on the same library, does not see it.
+STARTING_DEFAULTS = {"OPENBLAS_NUM_THREADS": "1"}
 _FOLDERS_AND_FILES = ("home", "root", "cache", "staged", "kafka_ca", "kafka_certificate", "kafka_key")
 
 

@@ -6,7 +6,7 @@ import gc
 import os
 import time
 
-from .settings import STARTING_DEFAULTS
+from .settings import SERVING_DEFAULTS, STARTING_DEFAULTS
 
 __all__ = ["begin", "begun", "end"]
 
@@ -18,6 +18,8 @@ def begin() -> None:
     """Collect no garbage while everything is imported, all of which stays; tell libraries what they need not do for a function."""
     _begun[:] = [time.monotonic()]
     gc.disable()
+    for name, value in SERVING_DEFAULTS.items():
+        os.environ.setdefault(name, value)
     for name, value in STARTING_DEFAULTS.items():
         if name not in os.environ:
             os.environ[name] = value

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mlaas.client import AsyncClient, Client, to_frame
+from mlaas.client import AsyncClient, Client, StreamBroken, to_frame
 from mlaas.errors import InvalidRequest
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +72,14 @@ def test_every_capability_has_its_columns_also_for_no_rows(client: Client, texts
     answered = client.answer(series, contexts, model="laboratories")
     assert [text in context for text, context in zip(answered["answer"].dropna(), contexts[::2], strict=True)] == [True, True]
     assert list(client.generate(series, model="physics-writer").columns) == ["text", "tokens", "finish"]
+
+
+def test_a_row_that_is_refused_is_named_by_its_place_in_the_table(client: Client) -> None:
+    series = pd.Series(["a", None, None, "b", "x" * 200_000, "c"])
+    with pytest.raises(StreamBroken) as broken:
+        client.classify(series, model="infn-structures")
+    assert (broken.value.row, broken.value.field) == (4, "texts.4")
+    assert "`stream`" in str(broken.value.remedy)
 
 
 def test_a_result_becomes_a_table(client: Client) -> None:

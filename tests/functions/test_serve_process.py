@@ -65,7 +65,7 @@ def wait_for(url: str, status: int = 200, seconds: float = 20.0) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_serving_process_imports_torch_or_transformers(name: str, home: Settings) -> None:
+def test_no_serving_process_imports_torch_or_transformers_or_what_only_a_client_needs(name: str, home: Settings) -> None:
     requests_of = {
         "classify": {"model": {"name": "infn-structures"}, "predict_input": {"input_text": ["x"]}},
         "fill_mask": {"model": {"name": "physics-lm"}, "predict_input": {"input_text": ["the [MASK]"]}},
@@ -89,7 +89,7 @@ client = serve.create_app(serve.load_function(pathlib.Path({str(FUNCTIONS / name
 answer = client.post("/", json={requests_of[name]!r})
 assert answer.status_code in (200, 202), answer.text
 client.get("/metrics")
-print(sorted(name for name in ("torch", "transformers", "optimum", "sklearn", "accelerate") if name in sys.modules))
+print(sorted(name for name in ("torch", "transformers", "optimum", "sklearn", "accelerate", "httpx2", "pandas") if name in sys.modules))
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stdout.strip()) == (0, "[]"), ran.stderr

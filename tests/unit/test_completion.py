@@ -134,3 +134,10 @@ def test_every_operation_of_the_rest_interface_has_a_command() -> None:
         shown = CliRunner().invoke(app, [*command.split(), "--help"])
         assert shown.exit_code == 0, command
         assert "Example: mlaas" in shown.stdout, command
+
+
+def test_the_command_line_waits_for_no_library_that_a_command_may_not_need() -> None:
+    program = (
+        "import sys, mlaas.cli; print([name for name in ('httpx2', 'kafka', 'pandas', 'flask', 'pyarrow', 'numpy') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ..contracts import Contract
+from ..errors import MlaasError
 from . import frames, streams
 from .capabilities import Capability
 from .connection import read
+from .problems import StreamBroken
 from .steps import Ask, Performer, Steps, run, run_async
 
 if TYPE_CHECKING:
@@ -80,6 +83,18 @@ class _Described(Generic[P, R, I]):
         return min(BATCH_SIZE, self._capability.most)
 
 
+@contextmanager
+def _of_rows(rows: Sequence[int]) -> Iterator[None]:
+    """A break names the row of the table, in which texts may be missing."""
+    try:
+        yield
+    except StreamBroken as broken:
+        cause = broken.__cause__
+        assert isinstance(cause, MlaasError), "what breaks a stream has a cause"
+        go_on = "Mend the row or leave it out; `stream` also gives what comes before it."
+        raise StreamBroken(rows[broken.row], cause, go_on) from cause
+
+
 class Prediction(_Described[P, R, I]):
     """A prediction, and its stream. Raises MlaasError and its subclasses."""
 
@@ -93,8 +108,9 @@ class Prediction(_Described[P, R, I]):
         """The result for the texts, in one request; of a Series or a DataFrame's column, in batches, a DataFrame with the same index."""
         if frames.is_pandas(texts):
             series, rows, named = self._table(texts, args, kwargs)
-            found = self._streamed((series.iloc[row] for row in rows), named, self._size, IN_FLIGHT, 0)
-            return frames.frame_of(self._capability, found, rows, series.index)
+            with _of_rows(rows):
+                found = self._streamed((series.iloc[row] for row in rows), named, self._size, IN_FLIGHT, 0)
+                return frames.frame_of(self._capability, found, rows, series.index)
         named = self._named(args, kwargs)
         return run(self._steps([texts] if isinstance(texts, str) else texts, named), self._client.perform)
 
@@ -128,8 +144,9 @@ class AsyncPrediction(_Described[P, R, I]):
         """The result for the texts, in one request; of a Series or a DataFrame's column, in batches, a DataFrame with the same index."""
         if frames.is_pandas(texts):
             series, rows, named = self._table(texts, args, kwargs)
-            found = self._streamed((series.iloc[row] for row in rows), named, self._size, IN_FLIGHT, 0)
-            return frames.frame_of(self._capability, [item async for item in found], rows, series.index)
+            with _of_rows(rows):
+                found = self._streamed((series.iloc[row] for row in rows), named, self._size, IN_FLIGHT, 0)
+                return frames.frame_of(self._capability, [item async for item in found], rows, series.index)
         named = self._named(args, kwargs)
         return await run_async(self._steps([texts] if isinstance(texts, str) else texts, named), self._client.perform)
 

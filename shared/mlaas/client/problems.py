@@ -53,11 +53,14 @@ class TaskFailed(MlaasError):
 
 
 class StreamBroken(MlaasError):
-    """A row of a stream got no answer. All rows before `row` (from 0) have been given out; `__cause__` is why this one was not."""
+    """A row got no answer; `__cause__` is why. Of a stream, all rows before `row` (from 0) have been given out."""
 
-    def __init__(self, row: int, cause: MlaasError) -> None:
+    def __init__(self, row: int, cause: MlaasError, go_on: str | None = None) -> None:
         named = cause.field and cause.field.rpartition(".")[2].isdecimal()  # a place in one batch
-        super().__init__(f"row {row}: {cause.detail}", field=f"texts.{row}" if named else cause.field, remedy=_resumption(row, cause))
+        field = f"texts.{row}" if named else cause.field
+        super().__init__(
+            f"row {row}: {cause.detail}", field=field, remedy=_resumption(cause, go_on or f"Go on from there with start={row}.")
+        )
         self.row = row
 
 
@@ -95,6 +98,5 @@ def _noted(error: MlaasError) -> MlaasError:
     return error
 
 
-def _resumption(row: int, cause: MlaasError) -> str:
-    go_on = f"Go on from there with start={row}."
+def _resumption(cause: MlaasError, go_on: str) -> str:
     return f"{cause.remedy.rstrip('.')}. {go_on}" if cause.remedy else go_on

@@ -105,7 +105,7 @@ def _ours(name: str, environment: str, distribution: str, variant: str = "fp32")
 
 
 def _infinity(engine: str) -> Way:
-    """Its optimum engine takes an ONNX file by a path within the model's folder only, so it is started in that folder."""
+    """Started in the model's folder, where its optimum engine finds the ONNX file; that engine does not read how vectors are pooled."""
     python = python_of(f"infinity-{engine}")
     return Way(
         name=f"infinity-emb, {engine}",
@@ -113,7 +113,7 @@ def _infinity(engine: str) -> Way:
         packages=("infinity-emb", "optimum", "transformers", "torch", *(("onnxruntime",) if engine == "optimum" else ())),
         command=lambda place: [
             str(python.with_name("infinity_emb")), "v2", "--engine", engine, "--model-id", ".", "--served-model-name", "served",
-            "--device", "cpu", "--host", "127.0.0.1", "--port", str(place.port),
+            "--device", "cpu", "--pooling-method", "mean", "--host", "127.0.0.1", "--port", str(place.port),
         ],
         path=lambda task: "/embeddings" if task == "embed" else "/classify",
         body=lambda _, texts: {"model": "served", "input": list(texts)},

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import parliament.server
 import pytest
 import requests
 import tritonclient.http as triton
@@ -287,6 +288,12 @@ def test_an_answer_is_counted_for_the_catalog_and_a_question_about_a_model_is_no
     requests.get(f"{url}/v2/models/infn-structures/ready", timeout=30)
     served_counts.flush()
     assert usage.of(shared(), "models", "infn-structures").served == 1
+
+
+def test_under_parliament_there_is_the_functions_own_interface_alone(home: settings.Settings) -> None:
+    client = parliament.server.create(serve.load_function(FUNCTIONS / "embed")).test_client()
+    assert client.post("/", json=REQUESTS["embed"]).status_code == 200
+    assert client.get("/v2").status_code == 404
 
 
 def test_nothing_of_the_protocols_is_imported_before_it_is_asked_for(home: settings.Settings) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -78,6 +80,27 @@ def test_a_function_that_is_told_to_stop_writes_what_it_counted(home: Settings) 
     assert times("infn-structures") == 1
     with closing(sqlite3.connect(home.documents_url.removeprefix("sqlite:///"))) as store:
         assert "secret" not in "".join(store.iterdump())
+
+
+def test_a_function_that_is_killed_has_written_all_but_the_last_seconds(home: Settings) -> None:
+    with serving(FUNCTIONS / "classify") as (url, process):
+        wait_for(f"{url}/health/readiness")
+        assert requests.post(url, json=CLASSIFY, timeout=20).status_code == 200
+        deadline = time.monotonic() + served.FLUSH_SECONDS + 10
+        while not times("infn-structures") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.kill()
+    assert times("infn-structures") == 1
+
+
+def test_a_store_that_does_not_answer_does_not_hold_up_the_end(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering = threading.Event()
+    monkeypatch.setattr(served, "shared", lambda _: answering.wait(20) and shared())
+    served.count([("models", "minilm")])
+    started = time.monotonic()
+    served.close(0.2)
+    assert time.monotonic() - started < 5
+    answering.set()
 
 
 def test_counts_reach_the_store_without_being_asked_for(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

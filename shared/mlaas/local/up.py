@@ -65,6 +65,7 @@ def _welcome(platform: Platform, settings: Settings, web: str) -> str:
             f"\nWeb    {web}",
             f"       logs in once, within a day; later {platform.url} and the token",
             f"HTTP   {platform.url}        functions: {', '.join(sorted(platform.functions))}",
+            f"       {platform.url}/v1 for OpenAI's clients (embeddings), /v2 for the Open Inference Protocol",
             f"Kafka  {platform.bootstrap}        requests to mlaas.requests, replies in mlaas.events",
             f"State  {settings.home}",
             f"Token  {settings.token}        changes the catalog at {platform.url}/catalog/v1, on this machine only\n",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..catalog import Catalog, Kind
@@ -31,7 +31,9 @@ def located(catalog: Catalog, kind: Kind, name: str, which: str | None) -> dict[
         )
     with field_names({"model.name": "model", "model.alias": "model", "dataset.name": "model", "dataset.alias": "model"}):
         if which is None:
-            return catalog.resolve(kind, name, revision=catalog.aliases_of(kind, name).get(ALIAS))
+            with suppress(NotFound):
+                return catalog.resolve(kind, name, alias=ALIAS)
+            return catalog.resolve(kind, name)
         return catalog.resolve(kind, name, **({"revision": which} if which.isdigit() else {"alias": which}))
 
 

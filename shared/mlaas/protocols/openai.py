@@ -59,7 +59,7 @@ def _embeddings(function: Function[EmbedRequest, EmbedResult], request: Any) -> 
         loaded = models.load(ref)
         texts = _texts(asked.input, loaded.model.tokenizer)
         result = function.answered(parse(EmbedRequest, {"model": ref.model_dump(), "predict_input": {"input_text": texts}}))
-    tokens = sum(len(one.ids) for one in loaded.model.encode(texts))  # again: it is a hundredth of what the vectors took
+    tokens = sum(len(one.ids) for one in loaded.model.encode(texts))  # once more: cheap beside the vectors
     vectors = np.asarray(result.vectors, dtype="<f4")
     data = [
         {

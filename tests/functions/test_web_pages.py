@@ -60,7 +60,15 @@ def test_each_page_is_there_with_a_policy_that_lets_nothing_else_in(client: Any,
 
 def test_a_model_has_metrics_curves_a_confusion_matrix_lineage_versions_and_aliases(client: Any) -> None:
     page = text(client, "/web/models/infn-structures")
-    for expected in ("macro f1", 'aria-label="Loss while training', "Accuracy on held-out rows", '<th scope="row">CNAF</th>', "int8", "where allowed", "not measured"):
+    for expected in (
+        "macro f1",
+        'aria-label="Loss while training',
+        "Accuracy on held-out rows",
+        '<th scope="row">CNAF</th>',
+        "int8",
+        "where allowed",
+        "not measured",
+    ):
         assert expected in page
     assert 'href="/web/datasets/affiliations?version=1"' in page  # in the graph
     assert "production → 3" in page

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -62,6 +63,9 @@ class Server:
 @contextmanager
 def served(way: Way, place: Place, texts: Sequence[str], right: Answers, *, patience: float) -> Iterator[Server]:
     """A server that has given the answers `right` to `texts` once. Raises NotServed if it does not within `patience` seconds."""
+    with socket.socket() as other:
+        if other.connect_ex(("127.0.0.1", place.port)) == 0:
+            raise NotServed(f"another process listens on port {place.port}: give a free --port")
     log = place.models / "log.txt"
     with log.open("wb") as output:
         started = time.perf_counter()

@@ -28,10 +28,10 @@ def try_model(visit: Visit, name: str) -> Any:
 
 
 def try_index(visit: Visit, name: str) -> Any:
-    """Search a vector store; its latest version, as the function takes no other."""
+    """Search a vector store."""
     visit.entry("indexes", name)
-    body = visit.catalog.resolve("indexes", name)
-    return _tried(visit, "indexes", body, SEARCH, {"dataset": {"name": name}})
+    body = visit.catalog.resolve("indexes", name, revision=flask.request.form.get("version") or None)
+    return _tried(visit, "indexes", body, SEARCH, {"dataset": {"name": name, "revision": body["version"]}})
 
 
 def _tried(visit: Visit, kind: str, body: Mapping[str, Any], trial: Trial, of: Mapping[str, Any]) -> Any:

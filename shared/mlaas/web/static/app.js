@@ -65,7 +65,7 @@ document.querySelectorAll("form[data-preview]").forEach((form) => {
     waiting = setTimeout(() => {
       const body = new URLSearchParams(new FormData(form));
       body.set("action", "preview");
-      put(document.getElementById(form.dataset.preview), form.action, { method: "POST", body });
+      put(document.getElementById(form.dataset.preview), form.getAttribute("action"), { method: "POST", body });
     }, 300);
   });
 });
@@ -75,7 +75,7 @@ document.querySelectorAll("form[data-in-place]").forEach((form) => {
     event.preventDefault();
     const button = form.querySelector("button[type=submit]");
     button.setAttribute("aria-busy", "true");
-    await put(document.getElementById(form.dataset.inPlace), form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+    await put(document.getElementById(form.dataset.inPlace), form.getAttribute("action"), { method: "POST", body: new URLSearchParams(new FormData(form)) });
     button.removeAttribute("aria-busy");
   });
   form.addEventListener("keydown", (event) => {

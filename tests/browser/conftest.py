@@ -1,0 +1,65 @@
+"""A headless Chromium before the functions, which run behind the gateway's one port."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlaas.settings import Settings
+from mlaas.web import session
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+REMEDY = "no Chromium was found: apt-get install chromium (as root), or playwright install chromium"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the guide's pictures are written."""
+    parser.addoption("--pictures", metavar="FOLDER", help="take the pictures of docs/web.md, into this folder")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """The browser; tests are skipped, with the remedy, where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
+    with sync_api.sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+        found = next((path for name in NAMES if (path := shutil.which(name))), own if Path(own).is_file() else None)
+        if found is None:
+            pytest.skip(REMEDY)
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Any, web_url: str, web_settings: Settings) -> Iterator[Callable[..., Any]]:
+    """A new page of a browser that is logged in: `visit("/web/models", width=390)`; `known=False` for one that is not.
+
+    At its end it has asked no other host for anything, and its console has no error.
+    """
+    contexts, faults = [], list[str]()
+
+    def open_(path: str, *, known: bool = True, width: int = 1280, **options: Any) -> Any:
+        context = chromium.new_context(viewport={"width": width, "height": 844}, base_url=web_url, **options)
+        contexts.append(context)
+        context.set_default_timeout(20_000)
+        context.on("request", lambda request: faults.append(request.url) if not request.url.startswith(web_url) else None)
+        page = context.new_page()
+        if known:
+            page.goto(session.invitation(web_settings))
+            page.wait_for_url("**/web/")
+        page.on(
+            "console", lambda message: faults.append(message.text) if message.type == "error" and "status of" not in message.text else None
+        )
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert faults == []

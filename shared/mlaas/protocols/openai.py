@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -11,6 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import orjson
 from pydantic import Field
 
 from .. import models
@@ -143,4 +143,4 @@ def _parts(model: str) -> tuple[str, str | None]:
 
 
 def _json(body: Any) -> Response:
-    return json.dumps(body, ensure_ascii=False).encode(), 200, {"Content-Type": "application/json"}
+    return orjson.dumps(body), 200, {"Content-Type": "application/json"}

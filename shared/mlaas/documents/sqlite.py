@@ -25,7 +25,7 @@ class SqliteDocuments:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: list[tuple[sqlite3.Connection, threading.Lock]] = []
         self._lock = threading.Lock()
 
     def insert(self, collection: str, key: str, body: Mapping[str, Any], *, after: int = 0) -> bool:
@@ -68,21 +68,22 @@ class SqliteDocuments:
 
     def close(self) -> None:
         with self._lock:
-            for connection in self._connections:
-                connection.close()
+            for connection, used in self._connections:
+                with used:  # closing a connection that another thread works with crashes the process
+                    connection.close()
             self._connections.clear()
         self._local = threading.local()
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         try:
-            connection = getattr(self._local, "connection", None) or self._open()
-            with connection:
+            connection, used = getattr(self._local, "connection", None) or self._open()
+            with used, connection:
                 yield connection
         except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
             raise StoreAway("the document store cannot be used now") from error
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> tuple[sqlite3.Connection, threading.Lock]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -99,10 +100,11 @@ class SqliteDocuments:
                 connection.execute(
                     f"CREATE INDEX IF NOT EXISTS by_{field} ON documents (collection, {column}, created, key) WHERE {column} IS NOT NULL"
                 )
+        made = (connection, threading.Lock())
         with self._lock:
-            self._connections.append(connection)
-        self._local.connection = connection
-        return connection
+            self._connections.append(made)
+        self._local.connection = made
+        return made
 
 
 def _where(collection: str, match: Mapping[str, Any]) -> tuple[str, list[Any]]:

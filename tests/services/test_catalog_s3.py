@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from mlaas import serve, settings
+from mlaas.client import Client
 from mlaas.documents import shared
 from mlaas.settings import Settings
 from mlaas.testing.s3_server import BUCKET, S3Server
@@ -53,3 +54,12 @@ def test_files_that_no_catalog_entry_lists_are_listed_as_the_bucket_has_them(on_
     shared().replace("datasets", stored, {name: value for name, value in stored.body.items() if name != "files"})
     items = client.get(f"{done.json['href']}/files", headers=TOKEN).json["items"]
     assert [(one["name"], one["size"]) for one in items] == [("rows.csv", len(ROWS))]
+
+
+def test_the_client_follows_links_to_the_bucket_and_sends_no_token_there(on_s3: Settings, gateway: str, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_bytes(ROWS)
+    with Client(gateway) as client:
+        assert client.datasets.upload("linked", rows).version == "1"
+        folder = client.datasets.download("linked", tmp_path / "linked")  # S3 refuses a request with both a signature and a token
+    assert (folder / "rows.csv").read_bytes() == ROWS

@@ -46,7 +46,8 @@ class AsyncClient:
 
         self._link = connection(url, token, timeout, retries, kafka, settings)
         self._http = AsyncHttp()
-        self._channel = channel(self._link) if kafka else None
+        self._by_events, self._opening = bool(kafka), asyncio.Lock()
+        self._channel: Channel | None = None
         self.classify = AsyncPrediction(self, capabilities.CLASSIFY)
         self.fill_mask = AsyncPrediction(self, capabilities.FILL_MASK)
         self.search = AsyncPrediction(self, capabilities.SEARCH)
@@ -124,8 +125,8 @@ class AsyncClient:
             case Request():
                 return await self._http.send(step)
             case Ask():
-                if self._channel:
-                    return await self._by_kafka(self._channel, step)
+                if self._by_events:
+                    return await self._by_kafka(await self._opened(), step)
                 return await run_async(asking(self._link, step), self.perform)
             case Look():
                 known = self._channel.task(step.task_id) if self._channel and not step.cancel else None
@@ -143,12 +144,19 @@ class AsyncClient:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
 
-    async def _by_kafka(self, channel: Channel, ask: Ask) -> Answer:
+    async def _opened(self) -> Channel:
+        """The channel; connecting takes a moment, in which others go on."""
+        async with self._opening:
+            if self._channel is None:
+                self._channel = await asyncio.to_thread(channel, self._link)
+            return self._channel
+
+    async def _by_kafka(self, kafka: Channel, ask: Ask) -> Answer:
         """As the channel does it, without a thread that waits."""
         started, seconds = time.perf_counter(), self._link.timeout
-        future = await asyncio.to_thread(channel.send, ask, seconds)
+        future = await asyncio.to_thread(kafka.send, ask, seconds)
         try:
             reply = await asyncio.wait_for(asyncio.wrap_future(future), max(seconds - (time.perf_counter() - started), 0.0))
         except TimeoutError:
-            raise channel.silence(ask, seconds) from None
-        return await asyncio.to_thread(channel.answer, ask, reply, time.perf_counter() - started)
+            raise kafka.silence(ask, seconds) from None
+        return await asyncio.to_thread(kafka.answer, ask, reply, time.perf_counter() - started)

@@ -139,7 +139,7 @@ def main() -> int:
     """Train, measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=6000, help="synthetic strings to train on (6000)")
-    parser.add_argument("--held-out", type=int, default=2000, help="and to measure with (2000)")
+    parser.add_argument("--held-out", type=int, default=1000, help="and to measure with (1000)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way that count (3)")
     parser.add_argument("--openvino-python", type=Path, help="a Python that has mlaas[openvino], instead of an environment made for this")
     parser.add_argument("--without-openvino", action="store_true", help="leave its rows out")

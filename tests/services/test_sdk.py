@@ -123,6 +123,21 @@ def test_a_training_by_kafka_is_followed_by_its_events_to_its_model(by_kafka: Cl
         by_kafka.train({**TRAIN, "dataset": {"path": "samples/nothing.tsv"}})
 
 
+def test_an_index_that_was_built_is_searched_by_its_task(by_kafka: Client) -> None:
+    columns = {"page_content_column": "abstract", "id_column": "id"}
+    task = by_kafka.index(
+        {
+            "model": {"name": "minilm"},
+            "dataset": {"path": "samples/abstracts.jsonl", "loader_kwargs": columns},
+            "vector_store_save": {"path": "indexes/built"},
+        }
+    )
+    assert task.wait(timeout=120).index.revision == "1"
+    assert by_kafka.search("neutrinos", index=task.index, top_k=1).index.name == "built"
+    with pytest.raises(errors.InvalidRequest, match="made no model"):
+        _ = task.model
+
+
 def test_a_task_that_fails_says_why(by_kafka: Client, configured: Settings) -> None:
     (configured.artefacts / "one-class.tsv").write_text("text\tlabel\n" + "a\tb\n" * 3)
     task = by_kafka.train({**TRAIN, "dataset": {"path": "one-class.tsv"}})

@@ -130,7 +130,7 @@ def search(
             "--index",
             "-i",
             metavar="INDEX",
-            help="NAME or NAME@ALIAS of the catalog, local:PATH or s3:KEY.",
+            help="NAME, NAME@ALIAS or NAME:VERSION of the catalog, local:PATH or s3:KEY.",
             autocompletion=completion.indexes,
         ),
     ] = "",

@@ -34,10 +34,11 @@ def place(text: str) -> dict[str, Any]:
 
 
 def store_ref(index: Index) -> VectorStoreRef:
-    """The vector store that NAME, NAME@ALIAS, local:PATH or s3:BUCKET/KEY names. Raises InvalidRequest."""
+    """The vector store that NAME, NAME@ALIAS, NAME:VERSION, local:PATH or s3:BUCKET/KEY names. Raises InvalidRequest."""
     if isinstance(index, VectorStoreRef):
         return index
     if index.startswith(("local:", "s3:")):
         return parse(VectorStoreRef, place(index))
     name, _, alias = index.partition("@")
-    return parse(VectorStoreRef, {"name": name, "alias": alias or None})
+    name, _, version = name.partition(":")
+    return parse(VectorStoreRef, {"name": name, "alias": alias or None, "revision": version or None})

@@ -122,18 +122,18 @@ class _Known:
     @property
     def model(self) -> ModelRef:
         """The model that it made, as `model=` takes it. Raises InvalidRequest where there is none."""
-        return parse(ModelRef, self._made("model", "version", "revision"))
+        return parse(ModelRef, self._made("model"))
 
     @property
     def index(self) -> VectorStoreRef:
-        """The index that it made, as `index=` takes it: the latest version of its name. Raises InvalidRequest where there is none."""
-        return parse(VectorStoreRef, {"name": self._made("index", "version", "revision")["name"]})
+        """The index that it made, as `index=` takes it. Raises InvalidRequest where there is none."""
+        return parse(VectorStoreRef, self._made("index"))
 
     def perform(self, step: Step) -> Any:
         """Steps are the client's."""
         return self._client.perform(step)
 
-    def _made(self, what: str, number: str, name: str) -> dict[str, Any]:
+    def _made(self, what: str) -> dict[str, Any]:
         made = (self.data.result or {}).get(what)
         if not made:
             raise InvalidRequest(
@@ -141,7 +141,7 @@ class _Known:
                 field="task_id",
                 remedy="wait() for a task that makes one.",
             )
-        return {"name": made["name"], name: made[number]}
+        return {"name": made["name"], "revision": made["version"]}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.data.capability} {self.status} {self.data.progress.percent:.0f}%>"

@@ -122,19 +122,19 @@ class _Known:
     @property
     def model(self) -> ModelRef:
         """The model that it made, as `model=` takes it. Raises InvalidRequest where there is none."""
-        return parse(ModelRef, self._made("model"))
+        return parse(ModelRef, self._made("model", ("train", "model")))
 
     @property
     def index(self) -> VectorStoreRef:
         """The index that it made, as `index=` takes it. Raises InvalidRequest where there is none."""
-        return parse(VectorStoreRef, self._made("index"))
+        return parse(VectorStoreRef, self._made("index", ("index",)))
 
     def perform(self, step: Step) -> Any:
         """Steps are the client's."""
         return self._client.perform(step)
 
-    def _made(self, what: str) -> dict[str, Any]:
-        made = (self.data.result or {}).get(what)
+    def _made(self, what: str, by: tuple[str, ...]) -> dict[str, Any]:
+        made = (self.data.result or {}).get(what) if self.data.capability in by else None  # an index also names its model
         if not made:
             raise InvalidRequest(
                 f"the task has made no {what}: it is a {self.data.capability} task, {self.status}",

@@ -98,6 +98,10 @@ class Tasks:
         """The task. Raises NotFound."""
         return public(self._get(task_id).body)
 
+    def is_to_end(self, task_id: str) -> bool:
+        """Whether somebody asked for the task to be cancelled. Raises NotFound."""
+        return bool(self._get(task_id).body["cancel_requested"])
+
     def log(self, task_id: str) -> list[dict[str, Any]]:
         """The last lines that the task's job logged, oldest first, as `logs.Tail` has them. Raises NotFound."""
         return list(self._get(task_id).body.get("log") or [])

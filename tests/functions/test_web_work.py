@@ -228,3 +228,17 @@ def test_a_job_leaves_the_last_lines_of_its_log_with_its_task(
         ("job.phase", "load"),
         ("checkpoint.ignored", "it is older"),
     ]
+
+
+def test_the_trials_of_a_search_are_listed(web_url: str) -> None:
+    task_id = task_ids("running")[0]
+    stored = shared().get("tasks", task_id)
+    assert stored
+    trials = [
+        {"number": 0, "state": "complete", "value": 0.25, "parameters": {"model_train.optimizer.init_lr": 3e-4}},
+        {"number": 1, "state": "running"},
+    ]
+    shared().replace("tasks", stored, {**stored.body, "history": {"trials": trials}})
+    part = get(web_url, f"tasks/{task_id}/live")
+    assert "model_train.optimizer.init_lr 0.0003" in part
+    assert part.index(">1</th>") < part.index(">0</th>")

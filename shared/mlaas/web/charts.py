@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 __all__ = ["Confusion", "Curve", "confusion", "curves", "plot"]
 
 SHOWN = 40  # classes of a confusion matrix, those with the most rows
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 300, 56, 12, 14, 40
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 300, 64, 12, 14, 48
 Point = tuple[float, float]
 
 
@@ -73,7 +73,7 @@ def plot(title: str, unit: str, lines: Sequence[Curve]) -> Markup:
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>')
     for value in _ticks(left, right):
         x = at(value, bottom)[0]
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{value:,.10g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{value:,.10g}</text>')
     parts.append(f'<path class="axis" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{escape(unit)}</text>')
     for number, line in enumerate(lines):
@@ -81,7 +81,7 @@ def plot(title: str, unit: str, lines: Sequence[Curve]) -> Markup:
         parts.append(f'<path class="line {line.style}" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in places)}"/>')
         if len(places) <= 40:
             parts += [f'<circle class="dot {line.style}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places]
-        start = LEFT + 110 * number
+        start = LEFT + 150 * number
         parts.append(f'<path class="line {line.style}" d="M{start} {HEIGHT - 9}h22"/>')
         parts.append(f'<text x="{start + 28}" y="{HEIGHT - 5}">{escape(line.name)}</text>')
     return Markup("".join(parts) + "</svg>")  # noqa: S704 - numbers and escaped texts

@@ -42,7 +42,6 @@ def entry(visit: Visit, kind: str, name: str) -> Any:
         older=older,
         aliases=[shown.alias(stored.body) for stored in aliases.of(visit.documents, of, name)],
         graph=lineage_graph.drawn(lineage_graph.nodes(visit.documents, of, body, version.lineage, visible=_visible(visit))),
-        nodes=lineage_graph.nodes(visit.documents, of, body, version.lineage, visible=_visible(visit)),
         classes=evaluation.get("per_class") or evaluation.get("per_type") or {},
         confusion=charts.confusion(evaluation.get("confusion")),
         curves=charts.curves(_history(visit, body)),

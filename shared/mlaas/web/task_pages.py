@@ -57,10 +57,12 @@ def about(visit: Visit, task_id: str) -> dict[str, Any]:
         "task": found,
         "saved": _saved(request),
         "ended": found["task_status"] in FINAL,
+        "cancelling": found["task_status"] not in FINAL and kept.is_to_end(task_id),
         "elapsed": elapsed,
         "curves": charts.curves(found.get("history") or {}, found.get("progress")),
         "metrics": {name: value for name, value in (found.get("evaluation") or {}).items() if isinstance(value, int | float)},
         "made": _made(visit, found.get("result") or {}),
+        "trials": (found.get("history") or {}).get("trials") or [],
         "lines": kept.log(task_id),
         "chain": next((one.event.get("correlationid") for one in Journal(visit.documents).find(task_id=task_id, limit=1)), None),
     }

@@ -27,14 +27,21 @@ OFFERED = 100
 
 def train(visit: Visit) -> Any:
     """Ask for a training."""
-    return _asked(visit, "train", request_forms.train(visit.catalog.versions("datasets", limit=OFFERED)))
+    return _asked(visit, "train", request_forms.train(_datasets(visit)))
 
 
 def build(visit: Visit) -> Any:
     """Ask for a vector store."""
     found = listing.search(visit.documents, "models", listing.Query(order="name"), readable=visit.principal.may_read, limit=OFFERED).found
     models = [one.entry.name for one in found if one.entry.task in MAKES_VECTORS]
-    return _asked(visit, "index", request_forms.build(models, visit.catalog.versions("datasets", limit=OFFERED)))
+    return _asked(visit, "index", request_forms.build(models, _datasets(visit)))
+
+
+def _datasets(visit: Visit) -> list[dict[str, Any]]:
+    """The newest versions of data sets that the visitor may see."""
+    found = listing.search(visit.documents, "datasets", listing.Query(), readable=visit.principal.may_read, limit=OFFERED).found
+    readable = {one.entry.name for one in found}
+    return [one for one in visit.catalog.versions("datasets", limit=OFFERED) if one["name"] in readable]
 
 
 def _asked(visit: Visit, capability: str, form: Form) -> Any:

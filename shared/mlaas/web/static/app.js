@@ -49,6 +49,7 @@ function follow(place) {
     if (now && said && said.textContent !== now.dataset.state) said.textContent = now.dataset.state;
     if (now && "ended" in now.dataset) {
       if ("reload" in place.dataset) location.reload();
+      document.querySelectorAll("[data-until-end]").forEach((one) => one.remove());
       return;
     }
     setTimeout(again, 1500);

@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mlaas import errors, settings
+from mlaas import errors, events, settings
 from mlaas.catalog import Catalog
 from mlaas.client import AsyncClient, Client, Retries, StreamBroken, TaskFailed, Unreachable
+from mlaas.client.steps import Pause
 from mlaas.documents import shared
+from mlaas.journal import Journal
 from mlaas.settings import Settings
 from mlaas.tasks import Tasks
 from mlaas.testing.toxic_proxy import ToxicProxy
@@ -221,6 +223,32 @@ def test_the_catalog_is_read_and_changed(client: Client, tmp_path: Path) -> None
         client.models.version("physics-writer")
     assert client.indexes.version("abstracts").count == 3
     assert client.events.list(type="train") == []
+
+
+def test_events_are_watched_as_they_come_and_those_before_are_not(client: Client, gateway: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlaas.client.journal.EACH_SECONDS", 0.05)
+
+    def known(name: str) -> None:
+        event = events.build(events.event_type("train", "progressed"), "/mlaas/train", {}, id=name)
+        Journal(shared()).keep("some-task", event)
+
+    async def awaited() -> list[str]:
+        async with AsyncClient(gateway) as other:
+            return [one.id async for one in other.events.watch(type="train", seconds=0.6)]
+
+    known("before")
+    for watch in (lambda: [one.id for one in client.events.watch(task="some-task", seconds=0.6)], lambda: asyncio.run(awaited())):
+        number = len(client.events.list(task="some-task"))
+        timers = [threading.Timer(0.2 + 0.1 * n, known, [f"e-{number + n}"]) for n in range(2)]
+        for timer in timers:
+            timer.start()
+        assert watch() == [f"e-{number}", f"e-{number + 1}"]
+    found = client.events.watch(seconds=0.3)
+    monkeypatch.setattr("mlaas.client.journal.EACH_SECONDS", 0.3)
+    burst = threading.Timer(0.1, lambda: [known(f"b-{n}") for n in range(130)])
+    burst.start()
+    client.perform = lambda step, perform=client.perform: burst.join() if isinstance(step, Pause) else perform(step)  # type: ignore[method-assign]
+    assert [one.id for one in found] == [f"b-{n}" for n in range(130)], "more than a page of them at once"
 
 
 def test_files_are_downloaded_and_what_did_not_arrive_whole_is_not_there(proxy: ToxicProxy, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CATALOG",
+    "PAGE",
     "TRANSFER_SECONDS",
     "Connection",
     "asking",

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from .. import progress_bars
 from ..catalog.contracts import (
@@ -21,23 +16,21 @@ from ..catalog.contracts import (
     EntryShown,
     FilesShown,
     ListQuery,
-    Uploaded,
-    UploadQuery,
     VersionPage,
     VersionShown,
     VersionSummary,
 )
+from ..catalog.entries import Visibility
 from ..catalog.kinds import Kind
+from ..catalog.listing import Order
 from ..contracts import parse
 from ..errors import InvalidRequest, Outdated
-from .connection import TRANSFER_SECONDS, Connection, catalog_request, fetched, pages, sent
+from .connection import Connection, catalog_request, fetched, pages, sent
 from .download import saved
-from .steps import Awaited, Blocking, Performer, Request, Step, Steps
+from .steps import Awaited, Blocking, Performer, Step, Steps
+from .upload import uploaded
 
 __all__ = ["AsyncEntries", "Entries"]
-
-Visibility = Literal["public", "institute", "private"]
-Sort = Literal["hotness", "downloads", "date", "name"]
 
 
 def _listed(
@@ -51,7 +44,7 @@ def _listed(
     precision: str | None = None,
     owner: str | None = None,
     visibility: Visibility | None = None,
-    sort: Sort = "hotness",
+    sort: Order = "hotness",
     limit: int | None = 100,
 ) -> Steps[list[EntryShown]]:
     """Entries with all of `words` in name, description, task or tags; at most `limit`, None for all."""
@@ -128,56 +121,6 @@ def _downloaded(
         return (yield from saved(of.link, path, files, Path(to or f"{name}-{found.version}"), show))
 
 
-def _uploaded(
-    of: _Kind,
-    name: str,
-    path: str | os.PathLike[str],
-    *,
-    task: str | None = None,
-    licence: str | None = None,
-    owner: str | None = None,
-    description: str | None = None,
-    tags: list[str] | tuple[str, ...] = (),
-    languages: list[str] | tuple[str, ...] = (),
-    visibility: Visibility = "institute",
-    parent: str | None = None,
-    dataset: str | None = None,
-    progress: bool = False,
-) -> Steps[Uploaded]:
-    """Publish a model or a data set that was made elsewhere: an archive, a data file, or a folder. The same content is the same version.
-
-    Of a checkpoint without an ONNX graph the `status` is pending, and `client.task(uploaded.task_id)` is the task that exports it.
-    """
-    with _one_file(Path(path)) as file:
-        given = {"task": task, "licence": licence, "owner": owner, "description": description, "parent": parent, "dataset": dataset}
-        said = parse(
-            UploadQuery,
-            {
-                "filename": file.name,
-                "tag": list(tags),
-                "language": list(languages),
-                "visibility": visibility,
-                **{key: value for key, value in given.items() if value is not None},
-            },
-        )
-        query, size, done = said.model_dump(exclude_none=True), file.stat().st_size, [0]
-        with progress_bars.transfer(f"sending {file.name}", disable=not progress) as show:
-
-            def moved(count: int) -> None:
-                done[0] += count
-                show(done[0], size)
-
-            def request() -> Request:
-                done[0] = 0
-                headers = {"Content-Type": "application/octet-stream"}
-                where = (of.kind, name, "versions")
-                made = catalog_request(of.link, "POST", where, query, headers=headers)
-                return dataclasses.replace(made, body=file, moved=moved, timeout=TRANSFER_SECONDS)
-
-            reply = yield from sent(of.link, request, seconds=TRANSFER_SECONDS)
-        return Uploaded.model_validate_json(reply.body, extra="allow")
-
-
 def _deleted(of: _Kind, name: str, version: str | int | None = None) -> Steps[None]:
     """Delete a version, or with none all of a name. Raises Conflict, with `dependants`, while something depends on it."""
     where = (of.kind, name) if version is None else (of.kind, name, "versions", str(version))
@@ -220,18 +163,6 @@ def _number(of: _Kind, name: str, version: str | int, alias: str | None) -> Step
     return (yield from fetched(of.link, AliasShown, "GET", (of.kind, name, "aliases", alias))).version
 
 
-@contextmanager
-def _one_file(path: Path) -> Iterator[Path]:
-    """The file itself, or a folder as a tar."""
-    if path.is_file():
-        yield path
-        return
-    if not path.is_dir():
-        raise InvalidRequest(f"there is no file {path}", field="path", remedy="Name an archive, a data file or a folder.")
-    with tempfile.TemporaryDirectory(prefix="mlaas-upload-") as folder:
-        yield Path(shutil.make_archive(str(Path(folder) / path.resolve().name), "tar", path))
-
-
 @dataclass(frozen=True)
 class _Kind:
     """One kind of entries."""
@@ -256,7 +187,7 @@ class Entries(_Kind):
     card = Blocking(_card)
     files = Blocking(_files)
     download = Blocking(_downloaded)
-    upload = Blocking(_uploaded)
+    upload = Blocking(uploaded)
     delete = Blocking(_deleted)
     aliases = Blocking(_aliases)
     alias = Blocking(_aliased)
@@ -275,7 +206,7 @@ class AsyncEntries(_Kind):
     card = Awaited(_card)
     files = Awaited(_files)
     download = Awaited(_downloaded)
-    upload = Awaited(_uploaded)
+    upload = Awaited(uploaded)
     delete = Awaited(_deleted)
     aliases = Awaited(_aliases)
     alias = Awaited(_aliased)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ..catalog.contracts import EventPage, EventShown, EventsQuery
 from ..contracts import parse
-from .connection import Connection, pages
-from .steps import Awaited, Blocking, Performer, Step, Steps
+from .connection import PAGE, Connection, pages
+from .steps import Awaited, Blocking, Pause, Performer, Step, Steps
 
 __all__ = ["AsyncEvents", "Events"]
+
+EACH_SECONDS = 1.0
+MOST = 5000  # events of one second
 
 
 def _found(
@@ -40,13 +46,51 @@ class _Journal:
         return self.client.perform(step)
 
 
+@dataclass
+class _Seen:
+    """Which events have been given out: those of the page that was read last."""
+
+    ids: frozenset[str] | None = None
+
+    def missed(self, page: Sequence[EventShown]) -> bool:
+        """Whether there may be new ones behind this page."""
+        return bool(self.ids) and len(page) >= PAGE and not any(one.id in (self.ids or ()) for one in page)
+
+    def new(self, page: Sequence[EventShown]) -> list[EventShown]:
+        """What of a page, newest first, has not been there the last time, oldest first; nothing of the first page, which is the past."""
+        found = [one for one in reversed(page) if self.ids is not None and one.id not in self.ids]
+        self.ids = frozenset(one.id for one in page)
+        return found
+
+
 class Events(_Journal):
     """The events that tasks made known."""
 
     list = Blocking(_found)
+
+    def watch(self, *, task: str | None = None, type: str | None = None, seconds: float | None = None) -> Iterator[EventShown]:
+        """Events as they come, looked for each second; for ever, or until `seconds` have passed."""
+        deadline, seen = time.monotonic() + (math.inf if seconds is None else seconds), _Seen()
+        while True:
+            page = self.list(task=task, type=type, limit=PAGE)
+            yield from seen.new(self.list(task=task, type=type, limit=MOST) if seen.missed(page) else page)
+            if (left := deadline - time.monotonic()) <= 0:
+                return
+            self.perform(Pause(min(EACH_SECONDS, left)))
 
 
 class AsyncEvents(_Journal):
     """The same, to be awaited."""
 
     list = Awaited(_found)
+
+    async def watch(self, *, task: str | None = None, type: str | None = None, seconds: float | None = None) -> AsyncIterator[EventShown]:
+        """As the watch of a Client, for `async for`."""
+        deadline, seen = time.monotonic() + (math.inf if seconds is None else seconds), _Seen()
+        while True:
+            page = await self.list(task=task, type=type, limit=PAGE)
+            for one in seen.new(await self.list(task=task, type=type, limit=MOST) if seen.missed(page) else page):
+                yield one
+            if (left := deadline - time.monotonic()) <= 0:
+                return
+            await self.perform(Pause(min(EACH_SECONDS, left)))

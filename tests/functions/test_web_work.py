@@ -96,6 +96,7 @@ def test_a_task_that_ended_says_how_and_is_not_asked_again(web_url: str) -> None
     done = get(web_url, f"tasks/{task_ids('succeeded')[0]}")
     assert "is in the catalog" in done
     assert "Cancel the task" not in done
+    assert 'href="/web/indexes/abstracts?version=1"' in done  # it is an index, made with a model
 
 
 def test_a_running_task_is_cancelled_and_one_that_ended_is_not(web_url: str) -> None:

@@ -131,7 +131,9 @@ def _followed(documents: Documents) -> None:
     _publish(documents, str(accepted["subject"]))
     run = Tasks(documents).begin(str(accepted["subject"]))
     assert run
-    _finish(documents, run, "succeeded", result={"index": {"name": "abstracts", "version": "1"}})
+    _finish(
+        documents, run, "succeeded", result={"index": {"name": "abstracts", "version": "1"}, "model": {"name": "minilm", "version": "1"}}
+    )
 
 
 def _request(path: str) -> dict[str, Any]:

@@ -20,8 +20,8 @@ __all__ = ["Node", "drawn", "nodes"]
 
 _KINDS: Mapping[str, Kind] = {noun: kind for kind, noun in NOUNS.items()}
 SHOWN = 8  # of what was made of it
-BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y = 172, 56, 36, 14
-LETTERS = 20  # of a name in a box
+BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y = 178, 56, 30, 14
+LETTERS = 18  # of a name in a box
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _origin(what: str, kind: str, ref: Mapping[str, Any] | None, visible: Callab
         return Node(0, what, str(name), f"version {version}" if version else "", link)
     path = ref.get("path") or ref.get("checkpoint") or ref.get("architecture") or ref.get("model_type") or ref.get("digest") or "unnamed"
     sha256 = ref.get("sha256") or ref.get("digest")
-    return Node(0, what, str(path), f"sha256 {str(sha256)[:12]}" if sha256 else str(ref.get("storage_type") or ""))
+    return Node(0, what, str(path), f"sha256 {str(sha256)[:8]}" if sha256 else str(ref.get("storage_type") or ""))
 
 
 def drawn(found: Sequence[Node]) -> Markup | None:

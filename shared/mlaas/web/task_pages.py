@@ -76,7 +76,7 @@ def _saved(request: dict[str, Any]) -> str:
 
 def _made(visit: Visit, result: dict[str, Any]) -> dict[str, str] | None:
     """Kind, name and version of what a task published, where it is still there."""
-    for key, kind in (("model", "models"), ("index", "indexes")):
+    for key, kind in (("index", "indexes"), ("model", "models")):  # an index names the model that embedded it, too
         ref = result.get(key)
         if isinstance(ref, dict) and ref.get("name"):
             try:

@@ -52,13 +52,17 @@ class Desk:
 
     def waiting(self) -> tuple[list[Waiting], MlaasError | None]:
         """What waits, latest first; and why the dead letters are missing, if Kafka cannot be read."""
-        found: list[Waiting] = [_parked(entry) for entry in Ledger(self.documents).parked()]
+        found = self.parked()
         away: MlaasError | None = None
         try:
             found += self.letters()
         except MlaasError as error:
             away = error
         return sorted(found, key=lambda one: one.time, reverse=True), away
+
+    def parked(self) -> list[Waiting]:
+        """What functions parked, latest first."""
+        return [_parked(entry) for entry in Ledger(self.documents).parked()]
 
     def letters(self, *, replayed: bool = False) -> list[Waiting]:
         """The dead letters, without those that were `replayed` already. Raises Unavailable."""

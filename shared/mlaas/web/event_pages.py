@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import flask
@@ -18,6 +18,9 @@ from ..journal import Journal, Kept
 from ..ledger import Ledger
 from ..runtime import problem
 from .page import Page, Visit
+
+if TYPE_CHECKING:
+    from ..replay import Desk, Waiting
 
 __all__ = ["PAGES"]
 
@@ -90,39 +93,63 @@ def _named(type: str) -> tuple[str, str]:
 
 
 def parked(visit: Visit) -> Any:
-    """What waits for an operator: parked by a function, or given up by the broker."""
+    """What waits for an operator: parked by a function, or given up by the broker, whom asking may take a while."""
     return _waiting(visit, None)
+
+
+def letters(visit: Visit) -> Any:
+    """The dead letters, for the page of what waits."""
+    found, away = _letters(visit)
+    return visit.show("part_letters.html", letters=found, away=away)
 
 
 def replay(visit: Visit) -> Any:
     """Publish an event that waits again."""
-    from ..replay import Desk  # and Kafka's client, not in a cold start
-
     id = flask.request.form.get("id", "")
     try:
-        Desk(visit.documents, visit.settings).replay([id])
+        _desk(visit).replay([id])
     except MlaasError as error:
         return _waiting(visit, error)
     return flask.redirect(f"/web/events/parked?{urlencode({'replayed': id})}", 303)
 
 
 def _waiting(visit: Visit, refused: MlaasError | None) -> Any:
-    from ..replay import Desk
-
-    found, away = Desk(visit.documents, visit.settings).waiting()
+    asked = flask.request.args.get("letters") == "1"
+    found, away = _letters(visit) if asked else ([], None)
     return visit.show(
         "parked.html",
         status=problem(refused)["status"] if refused else 200,
-        found=[(one, *_named(one.type), events.to_json(one.event) if one.event else None) for one in found],
+        found=_rows(_desk(visit).parked()),
+        letters=found,
         away=away,
+        asked=asked,
         refused=refused,
         replayed=flask.request.args.get("replayed"),
     )
+
+
+def _letters(visit: Visit) -> tuple[list[Any], MlaasError | None]:
+    """The dead letters that were not replayed, latest first, or why they cannot be read."""
+    try:
+        return _rows(sorted(_desk(visit).letters(), key=lambda one: one.time, reverse=True)), None
+    except MlaasError as error:
+        return [], error
+
+
+def _rows(found: list[Waiting]) -> list[Any]:
+    return [(one, *_named(one.type), events.to_json(one.event) if one.event else None) for one in found]
+
+
+def _desk(visit: Visit) -> Desk:
+    from ..replay import Desk  # and Kafka's client, not in a cold start
+
+    return Desk(visit.documents, visit.settings)
 
 
 PAGES = (
     Page("/events", listed, closed=True),
     Page("/events/chain", chain, closed=True),
     Page("/events/parked", parked, closed=True),
+    Page("/events/letters", letters, closed=True),
     Page("/events/replay", replay, ("POST",), closed=True),
 )

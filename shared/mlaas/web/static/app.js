@@ -58,6 +58,9 @@ function follow(place) {
 }
 document.querySelectorAll("[data-poll]").forEach(follow);
 
+// What takes a while to find is asked for once the page is there.
+document.querySelectorAll("[data-load]").forEach((place) => put(place, place.dataset.load));
+
 // The request that a form makes, as it is written.
 document.querySelectorAll("form[data-preview]").forEach((form) => {
   let waiting;

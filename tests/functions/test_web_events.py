@@ -61,7 +61,7 @@ def test_what_waits_has_its_reason_and_a_button_also_while_kafka_is_away(web_url
     page = get(web_url, "events/parked")
     assert time.monotonic() - began < 5  # nobody waits for a Kafka that does not answer
     assert 'data-load="/web/events/letters"' in page
-    assert "the object store is away" in page
+    assert "The object store is away" in page
     assert "Replay the event when it is back." in page
     for path in ("events/letters", "events/parked?letters=1"):
         assert "no Kafka answers" in get(web_url, path)
@@ -72,8 +72,8 @@ def test_what_waits_has_its_reason_and_a_button_also_while_kafka_is_away(web_url
 def test_a_replay_that_cannot_be_says_why(web_url: str, id: str, status: int) -> None:
     answer = requests.post(f"{web_url}/web/events/replay", data={"id": id}, headers=KNOWN, allow_redirects=False)
     assert answer.status_code == status
-    assert "no Kafka answers" in answer.text
-    assert "the object store is away" in answer.text  # the list is still there
+    assert "No Kafka answers" in answer.text
+    assert "The object store is away" in answer.text  # the list is still there
 
 
 def test_a_replay_needs_the_sessions_own_form(web_url: str, web_settings: Settings) -> None:

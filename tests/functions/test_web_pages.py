@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,7 @@ def test_who_is_not_logged_in_sees_what_is_public_and_nothing_else(client: Any) 
     hidden = client.get("/web/models/infn-structures")
     absent = client.get("/web/models/absent")
     assert hidden.status_code == absent.status_code == 404
-    assert "the catalog has no model" in hidden.text
+    assert "The catalog has no model" in hidden.text
     assert client.get("/web/models/infn-structures/versions/1/files/model.onnx").status_code == 404
     assert client.get("/web/models/infn-structures/versions/1/card").status_code == 404
     Catalog(shared()).entries.change("datasets", "affiliations", {"visibility": "public"})
@@ -136,3 +138,18 @@ def test_a_file_comes_as_a_download_and_a_defect_says_no_more_than_its_id(client
     assert answer.status_code == 500
     assert "secret/path" not in answer.text
     assert "Error " in answer.text
+
+
+def test_only_the_catalog_waits_for_the_web_app_at_its_start() -> None:
+    code = (
+        "import sys; from pathlib import Path; from mlaas import serve; serve.load_function(Path(sys.argv[1])); "
+        "print('mlaas.web' in sys.modules, *sorted({'markdown_it', 'httpx2', 'kafka'} & set(sys.modules)))"
+    )
+
+    def said(name: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code, str(FUNCTION.parent / name)], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    assert said("catalog") == "True"
+    assert said("classify") == "False"

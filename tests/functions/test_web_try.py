@@ -82,4 +82,4 @@ def test_a_platform_that_is_away_is_said_in_place(web_url: str, monkeypatch: pyt
     settings.current.cache_clear()
     answer = tried(web_url, "models/infn-structures", text="INFN")
     assert answer.status_code == 503
-    assert "no platform answers" in answer.text
+    assert "No platform answers" in answer.text

@@ -67,7 +67,7 @@ def test_the_list_has_each_task_and_can_be_narrowed_to_a_state(web_url: str) -> 
     page = get(web_url, "tasks")
     assert all(f"/web/tasks/{one['task_id']}" in page for one in Tasks(shared()).find()[0])
     failed = get(web_url, "tasks?status=failed")
-    assert "there is nothing at `samples/absent.tsv`" in failed
+    assert "There is nothing at `samples/absent.tsv`" in failed
     assert task_ids("running")[0] not in failed
 
 
@@ -136,7 +136,7 @@ def test_each_problem_is_beside_its_field_with_what_to_do(web_url: str) -> None:
 def test_what_the_function_refuses_is_beside_its_field_as_well(web_url: str) -> None:
     answer = post(web_url, "train", **{**GOOD, "dataset.path": "absent.tsv"})
     assert answer.status_code in (404, 422)
-    assert "there is no data set at this path" in beside(answer.text, "dataset.path")
+    assert "There is no data set at this path" in beside(answer.text, "dataset.path")
 
 
 def test_the_request_can_be_written_as_json(web_url: str) -> None:

@@ -38,4 +38,4 @@ def test_one_click_publishes_a_parked_event_again(kafka: KafkaServer, web_url: s
     assert "replayed" in done.text
     assert "index-parked" in [event["id"] for event in read(kafka.bootstrap, REQUESTS, bool)]
     again = requests.post(f"{web_url}/web/events/replay", data={"id": "absent"}, headers=KNOWN)
-    assert (again.status_code, "nothing waits under the id absent" in again.text) == (422, True)
+    assert (again.status_code, "Nothing waits under the id absent" in again.text) == (422, True)

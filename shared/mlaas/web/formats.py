@@ -86,6 +86,11 @@ def short(text: Any, length: int = 12) -> str:
     return str(text or "")[:length]
 
 
+def sentence(text: str) -> str:
+    """A problem's text, as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
 def pretty(value: Any) -> str:
     """JSON over several lines."""
     return json.dumps(value, indent=2, ensure_ascii=False)
@@ -106,5 +111,5 @@ def _read(text: str | None) -> datetime | None:
 
 FILTERS: Mapping[str, Callable[..., str]] = {
     "number": number, "size": size, "moment": moment, "clock": clock, "ago": ago, "duration": duration, "words": words, "short": short,
-    "pretty": pretty, "compact": compact,
+    "sentence": sentence, "pretty": pretty, "compact": compact,
 }  # fmt: skip

@@ -32,6 +32,11 @@ Model = Annotated[
         autocompletion=lambda incomplete: _completed("models", incomplete),
     ),
 ]
+Variant = Annotated[str | None, typer.Option("--variant", help="fp32 (the default), bf16, int8, int8-dynamic or fp16, whatever it loses.")]
+MaxLoss = Annotated[
+    float | None,
+    typer.Option("--max-accuracy-loss", help="The fastest variant that was measured to lose at most this (0.01: one in a hundred)."),
+]
 Kafka = Annotated[bool, typer.Option("--kafka", help="Ask by an event on Kafka instead of HTTP.")]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1)]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the answer.")]

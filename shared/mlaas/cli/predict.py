@@ -9,10 +9,11 @@ import typer
 from .. import display
 from ..client import Answer, Client
 from ..client.names import model_ref, store_ref
+from ..contracts import ModelRef, parse
 from ..errors import InvalidRequest
 from ..settings import current
 from . import completion, files
-from .options import Json, Kafka, Model, Texts, Timeout, TopK, given, json_argument, read_texts, says_why, text_argument
+from .options import Json, Kafka, MaxLoss, Model, Texts, Timeout, TopK, Variant, given, json_argument, read_texts, says_why, text_argument
 
 __all__ = ["app"]
 
@@ -24,6 +25,8 @@ app = typer.Typer()
 def classify(
     texts: Texts = None,
     model: Model = "",
+    variant: Variant = None,
+    max_accuracy_loss: MaxLoss = None,
     top_k: TopK = 1,
     file: files.File = None,
     column: files.Column = "text",
@@ -35,11 +38,12 @@ def classify(
     as_json: Json = False,
 ) -> None:
     """Classify texts, or a file of them."""
+    named = _named(model, variant, max_accuracy_loss)
     if file:
         asked = _of_file(texts, file=file, column=column, id_column=id_column, output=output, again=again, kafka=kafka, timeout=timeout)
-        files.predict("classify", _model(model, top_k), asked, as_json)
+        files.predict("classify", _model(named, top_k), asked, as_json)
         return
-    request = _predict(model, read_texts(texts), top_k)
+    request = _predict(named, read_texts(texts), top_k)
     display.classified(request["predict_input"]["input_text"], _ask("classify", request, kafka, timeout), as_json)
 
 
@@ -48,6 +52,8 @@ def classify(
 def fill_mask(
     texts: Texts = None,
     model: Model = "",
+    variant: Variant = None,
+    max_accuracy_loss: MaxLoss = None,
     top_k: TopK = 5,
     file: files.File = None,
     column: files.Column = "text",
@@ -59,19 +65,28 @@ def fill_mask(
     as_json: Json = False,
 ) -> None:
     """Fill every [MASK] in, of texts or of a file of them."""
+    named = _named(model, variant, max_accuracy_loss)
     if file:
         asked = _of_file(texts, file=file, column=column, id_column=id_column, output=output, again=again, kafka=kafka, timeout=timeout)
-        files.predict("fill_mask", _model(model, top_k), asked, as_json)
+        files.predict("fill_mask", _model(named, top_k), asked, as_json)
         return
-    request = _predict(model, read_texts(texts), top_k)
+    request = _predict(named, read_texts(texts), top_k)
     display.filled(request["predict_input"]["input_text"], _ask("fill_mask", request, kafka, timeout), as_json)
 
 
 @app.command(epilog="Example: mlaas ner -m science-ner 'The ATLAS experiment measures the Higgs boson.'")
 @says_why
-def ner(texts: Texts = None, model: Model = "", kafka: Kafka = False, timeout: Timeout = 60.0, as_json: Json = False) -> None:
+def ner(
+    texts: Texts = None,
+    model: Model = "",
+    variant: Variant = None,
+    max_accuracy_loss: MaxLoss = None,
+    kafka: Kafka = False,
+    timeout: Timeout = 60.0,
+    as_json: Json = False,
+) -> None:
     """Find named entities."""
-    request = _predict(model, read_texts(texts))
+    request = _predict(_named(model, variant, max_accuracy_loss), read_texts(texts))
     display.recognized(request["predict_input"]["input_text"], _ask("ner", request, kafka, timeout), as_json)
 
 
@@ -80,6 +95,8 @@ def ner(texts: Texts = None, model: Model = "", kafka: Kafka = False, timeout: T
 def answer(
     questions: Texts = None,
     model: Model = "",
+    variant: Variant = None,
+    max_accuracy_loss: MaxLoss = None,
     context: Annotated[str, typer.Option("--context", "-c", metavar="TEXT", help="The text that holds the answers; @FILE reads it.")] = "",
     kafka: Kafka = False,
     timeout: Timeout = 60.0,
@@ -89,15 +106,26 @@ def answer(
     if not context:
         raise InvalidRequest("there is no text to answer from", field="--context", remedy="Give it with --context TEXT or --context @FILE.")
     asked = read_texts(questions)
-    request = {**_predict(model, []), "predict_input": {"question": asked, "context": [text_argument(context, "--context")]}}
+    request = {
+        **_predict(_named(model, variant, max_accuracy_loss), []),
+        "predict_input": {"question": asked, "context": [text_argument(context, "--context")]},
+    }
     display.answered(asked, _ask("answer", request, kafka, timeout), as_json)
 
 
 @app.command(epilog="Example: mlaas embed -m minilm 'neutrino oscillations' --json")
 @says_why
-def embed(texts: Texts = None, model: Model = "", kafka: Kafka = False, timeout: Timeout = 60.0, as_json: Json = False) -> None:
+def embed(
+    texts: Texts = None,
+    model: Model = "",
+    variant: Variant = None,
+    max_accuracy_loss: MaxLoss = None,
+    kafka: Kafka = False,
+    timeout: Timeout = 60.0,
+    as_json: Json = False,
+) -> None:
     """Turn texts into vectors; --json prints them whole."""
-    request = _predict(model, read_texts(texts))
+    request = _predict(_named(model, variant, max_accuracy_loss), read_texts(texts))
     display.embedded(request["predict_input"]["input_text"], _ask("embed", request, kafka, timeout), as_json)
 
 
@@ -106,6 +134,8 @@ def embed(texts: Texts = None, model: Model = "", kafka: Kafka = False, timeout:
 def generate(
     texts: Texts = None,
     model: Model = "",
+    variant: Variant = None,
+    max_accuracy_loss: MaxLoss = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", min=1)] = 32,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="1 takes the likeliest token each time.")] = 1,
     temperature: Annotated[float, typer.Option("--temperature", help="With --top-k above 1.")] = 1.0,
@@ -116,7 +146,7 @@ def generate(
 ) -> None:
     """Continue texts."""
     settings = {"max_new_tokens": max_new_tokens, "top_k": top_k, "temperature": temperature, "seed": seed}
-    request = {**_predict(model, read_texts(texts)), "generate": settings}
+    request = {**_predict(_named(model, variant, max_accuracy_loss), read_texts(texts)), "generate": settings}
     display.generated(request["predict_input"]["input_text"], _ask("generate", request, kafka, timeout), as_json)
 
 
@@ -161,13 +191,18 @@ def search(
     display.searched(queries, _ask("search", {**request, "search_input": {"input_text": queries}}, kafka, timeout), as_json)
 
 
-def _model(model: str, top_k: int | None) -> dict[str, Any]:
+def _named(model: str, variant: str | None, max_accuracy_loss: float | None) -> ModelRef:
     if not model:
         raise InvalidRequest("which model?", field="--model", remedy="Name one with --model; `mlaas catalog` lists them.")
-    return {"model": model_ref(model).model_dump(exclude_none=True), **given(top_k=top_k)}
+    chosen = given(variant=variant, max_accuracy_loss=max_accuracy_loss)
+    return parse(ModelRef, model_ref(model).model_dump(exclude_none=True) | chosen)
 
 
-def _predict(model: str, texts: list[str], top_k: int | None = None) -> dict[str, Any]:
+def _model(model: ModelRef, top_k: int | None) -> dict[str, Any]:
+    return {"model": model.model_dump(exclude_none=True), **given(top_k=top_k)}
+
+
+def _predict(model: ModelRef, texts: list[str], top_k: int | None = None) -> dict[str, Any]:
     return {**_model(model, top_k), "predict_input": {"input_text": texts}}
 
 

@@ -98,6 +98,13 @@ def test_an_index_is_searched_with_a_filter_as_well_as_rows_one_by_one(store, mo
     assert hits >= 0.9 * 500
 
 
+@pytest.mark.parametrize("store", ["flat"], indirect=True)
+def test_an_exact_index_leaves_rows_out_without_a_copy_of_its_vectors(store, monkeypatch):
+    """Copying those that a filter lets through takes ten times as long as the search."""
+    monkeypatch.setattr(vector_store.segment, "nearest_of", None)
+    assert len(store.answer(asked(filter={"open": True}), ["q"], VECTORS[:1])[0]) == 10
+
+
 @pytest.mark.parametrize(
     ("filter", "field"),
     [

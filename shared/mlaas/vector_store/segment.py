@@ -24,7 +24,8 @@ from .rows import DOCUMENTS, Document
 
 __all__ = ["Segment"]
 
-# Up to so many rows, or this part of them, comparing each that a filter lets through is faster and surer than an index.
+# Up to this part of the rows, comparing each that a filter lets through is faster than an index; up to so many, it is surer than a graph or
+# cells, but slower: the vectors are copied first.
 _SCANNED_ROWS, _SCANNED_PART = 10_000, 0.02
 _KEPT_FILTERS = 16
 _MAPPED_BYTES = 1 << 31  # of the documents: a page that is mapped is neither read nor copied
@@ -67,7 +68,8 @@ class Segment:
         allowed = self.allowed(condition)
         count = self.record.count if allowed is None else int(allowed.sum())
         k = min(k, count)
-        if allowed is not None and count <= max(_SCANNED_ROWS, int(_SCANNED_PART * self.record.count)):
+        scanned = int(_SCANNED_PART * self.record.count)
+        if allowed is not None and count <= (scanned if self.record.index_type == "flat" else max(_SCANNED_ROWS, scanned)):
             return nearest_of(self.vectors, np.flatnonzero(allowed), queries, k)
         squares, rows = self.index.search(queries, k, allowed)
         if rows[:, -1].min() < 0:  # a graph may have rows that no walk reaches, and cells that are searched may hold fewer rows

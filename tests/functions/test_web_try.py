@@ -9,6 +9,7 @@ import requests
 
 from mlaas import settings
 from mlaas.testing.web_home import TOKEN
+from mlaas.web import trials
 
 KNOWN = {"Authorization": f"Bearer {TOKEN}"}
 IN_PLACE = {**KNOWN, "X-In-Place": "1"}
@@ -83,3 +84,11 @@ def test_a_platform_that_is_away_is_said_in_place(web_url: str, monkeypatch: pyt
     answer = tried(web_url, "models/infn-structures", text="INFN")
     assert answer.status_code == 503
     assert "No platform answers" in answer.text
+
+
+def test_an_answer_without_a_label_or_words_of_the_text_is_shown_as_such() -> None:
+    """Functions leave out what is empty."""
+    ((text, labelled),) = trials.CLASSIFY.read({"text": "nowhere"}, {"predictions": [{"scores": []}]})
+    assert (text, labelled["label"], labelled["score"]) == ("nowhere", None, None)
+    answered = trials.ANSWER.read({"question": "?", "context": "rome"}, {"predictions": [{"truncated": False}]})
+    assert (answered["found"]["answer"], answered["before"]) == (None, "rome")

@@ -36,11 +36,16 @@ def _lines(text: str) -> list[str]:
 
 
 def _classified(given: Mapping[str, str], answer: dict[str, Any]) -> Any:
-    return list(zip(_lines(given["text"]), answer["predictions"], strict=False))
+    return list(zip(_lines(given["text"]), map(_labelled, answer["predictions"]), strict=False))
 
 
 def _paired(given: Mapping[str, str], answer: dict[str, Any]) -> Any:
-    return [(f"{given['text']} … {given['pair']}", answer["predictions"][0])]
+    return [(f"{given['text']} … {given['pair']}", _labelled(answer["predictions"][0]))]
+
+
+def _labelled(prediction: dict[str, Any]) -> dict[str, Any]:
+    """A prediction with its label and score, None where the answer leaves them out since no label reached the threshold."""
+    return {"label": None, "score": None, **prediction}
 
 
 def _filled(given: Mapping[str, str], answer: dict[str, Any]) -> Any:
@@ -61,7 +66,7 @@ def _marked(given: Mapping[str, str], answer: dict[str, Any]) -> Any:
 
 
 def _answered(given: Mapping[str, str], answer: dict[str, Any]) -> Any:
-    found, text = answer["predictions"][0], given["context"]
+    found, text = {"answer": None, **answer["predictions"][0]}, given["context"]  # where there is none, it is left out
     if found["answer"] is None:
         return {"found": found, "before": text, "after": ""}
     return {"found": found, "before": text[: found["start"]], "after": text[found["end"] :]}

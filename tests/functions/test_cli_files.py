@@ -18,7 +18,7 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 from werkzeug.serving import make_server
 
-from mlaas import events, serve, settings
+from mlaas import events, front, serve, settings
 from mlaas.cli import app as command_line
 from mlaas.documents import shared
 from mlaas.settings import Settings
@@ -39,7 +39,7 @@ class Platform:
     starts_jobs: bool = True
 
     def answer(self, name: str) -> Any:
-        answered = serve.load_function(FUNCTIONS / name).main(serve._Context(flask.request))
+        answered = serve.load_function(FUNCTIONS / name).main(front.Context(flask.request))
         for _, event in Tasks(shared()).owed():
             if event["type"].endswith(".accepted.v1"):
                 Tasks(shared()).published(event["subject"], event["id"])

@@ -12,8 +12,9 @@ from kafka import TopicPartition
 from mlaas import events
 from mlaas.errors import TooLarge, Unavailable
 from mlaas.events import to_http
-from mlaas.local.dispatch import IN_FLIGHT_OF_A_PARTITION, Subscription, from_record
+from mlaas.local.dispatch import IN_FLIGHT_OF_A_PARTITION, Subscription
 from mlaas.local.manifests import Route
+from mlaas.local.records import Records, from_record
 
 REPLY = {"ce-specversion": "1.0", "ce-id": "2", "ce-source": "/f", "ce-type": "r", "Content-Type": "application/json"}
 PARTITION = TopicPartition("t", 0)
@@ -24,8 +25,8 @@ def event(number=1, data=None):
     return events.build("t", "/s", data or {}, id=str(number))
 
 
-def record(headers=(), value=b"", key=None, offset=7):
-    return SimpleNamespace(headers=list(headers), value=value, key=key, topic="t", partition=3, offset=offset, timestamp=0)
+def record(headers=(), value=b"", key=None, offset=7, partition=3):
+    return SimpleNamespace(headers=list(headers), value=value, key=key, topic="t", partition=partition, offset=offset, timestamp=0)
 
 
 FETCH = 50  # records of a partition that a fake consumer's fetch has at most
@@ -65,7 +66,7 @@ class FakeBroker:
             self.served[partition] += len(offsets)
             written = [(offset, events.to_kafka(event(1000 * partition.partition + offset))) for offset in offsets]
             if written:
-                found[partition] = [record(headers, value, key, offset) for offset, (headers, key, value) in written]
+                found[partition] = [record(headers, value, key, offset, partition.partition) for offset, (headers, key, value) in written]
         if not found:
             time.sleep(0.01)
         return found
@@ -370,6 +371,24 @@ def test_a_record_that_is_no_event_is_wrapped_as_knative_does(junk):
     again = from_record(record(headers, value))
     assert again["id"] == wrapped["id"], "what is wrapped can be read again"
     assert to_http(again)[0]["ce-id"] == wrapped["id"]
+
+
+def test_a_record_that_many_groups_read_is_made_an_event_once_and_never_taken_for_another():
+    def of(offset, timestamp=0, text=b"{}"):
+        made = record([(f"ce_{name}", value.encode()) for name, value in REQUIRED.items()], text, offset=offset)
+        made.timestamp = timestamp
+        return made
+
+    records = Records()
+    first = records.event(of(1))
+    assert records.event(of(1)) is first
+    assert records.event(of(2)) is not first
+    assert records.event(of(1, timestamp=1)) is not first, "the topic was made anew"
+    large = of(3, text=b'"' + b"x" * 9000 + b'"')
+    assert records.event(large) is not records.event(large), "what is large is not kept"
+    for offset in range(10, 1100):
+        records.event(of(offset))
+    assert records.event(of(1)) is not first, "what was read long ago is not kept"
 
 
 @pytest.mark.parametrize("structured", [False, True])

@@ -23,18 +23,21 @@ from cloudevents.http import CloudEvent
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from .. import events
-from ..errors import InvalidRequest, Malformed, MlaasError
+from ..errors import InvalidRequest, MlaasError
 from ..runtime import problem_response
-from .broker import UNWRITABLE, Broker
+from .broker import Broker
 from .lanes import Lanes
 from .manifests import Route
+from .records import Records
 
-__all__ = ["Send", "Subscription", "from_record"]
+__all__ = ["Send", "Subscription"]
 
 IN_FLIGHT, IN_FLIGHT_OF_A_PARTITION = 256, 64  # events that are fetched and not at their end, before more are fetched
 # kafka-python never gives what is left of a fetch when its partition was paused in the middle of it: take fetches whole.
 WHOLE_FETCHES = 10**6
 COMMIT_SECONDS, DRAIN_SECONDS, RETRY_AFTER_SECONDS = 0.25, 2.0, 30.0
+# A group that has had no event of its own for so long is not busy. It commits what it skipped now and then: to skip it again does no harm.
+BUSY_SECONDS, SKIPPED_SECONDS = 2.0, 2.5
 WORKING_MS, QUIET_MS = 100, 400  # of a poll: what is in flight is looked after in between
 RETRIED = (0, 404, 408, 409, 429)  # and 5xx, as Knative does
 
@@ -63,6 +66,7 @@ class Subscription:
     letters: str
     workers: int
     url: str
+    records: Records = field(default_factory=Records)
     counts: dict[str, int] = field(default_factory=lambda: {"lag": 0, "in_flight": 0, "delivered": 0, "retried": 0, "dead_lettered": 0})
 
     def run(self) -> None:
@@ -86,12 +90,12 @@ class Subscription:
                 batches = kafka.poll(timeout_ms=WORKING_MS if works else QUIET_MS, max_records=room) if room > 0 else {}
                 for partition, records in batches.items():
                     positions[partition] = records[-1].offset + 1
-                    found = {(partition, record.offset): from_record(record) for record in records}
+                    found = {(partition, record.offset): self.records.event(record) for record in records}
                     works |= {place: _Work(event) for place, event in found.items() if self.route.accepts(event.get_attributes())}
                 self._advance(works, lanes)
                 now = time.monotonic()
                 taken = now if works else taken
-                if now > looked + COMMIT_SECONDS:
+                if now > looked + (COMMIT_SECONDS if now < taken + BUSY_SECONDS else SKIPPED_SECONDS):
                     committed, looked = self._commit(kafka, works, positions, committed), now
                 if batches or room <= 0:  # groups that fetch a busy topic event by event would cost more than the events
                     self.broker.stopping.wait(_pause(len(works), self.workers, now - taken))
@@ -196,19 +200,6 @@ def _pause(works: int, workers: int, since: float) -> float:
 
     One that has events of its own gets the next soon, unless it has enough to do; to the others a busy topic is mostly not of interest.
     """
-    if since > 2.0:
+    if since > BUSY_SECONDS:
         return 0.2
     return 0.01 if works < workers else 0.05
-
-
-def from_record(record: Any) -> CloudEvent:
-    """The event of a Kafka record; what is none, or could not be written again, is wrapped as Knative's KafkaSource does it."""
-    value = record.value or b""
-    try:
-        event = events.from_kafka(dict(record.headers), record.key, value)
-        events.to_kafka(event)
-        return event
-    except (Malformed, *UNWRITABLE):
-        source = f"/apis/v1/namespaces/default/kafkasources/requests#{record.topic}"
-        place, content = f"partition:{record.partition}/offset:{record.offset}", "application/octet-stream"
-        return CloudEvent({"type": events.KAFKA_RECORD, "source": source, "id": place, "datacontenttype": content}, value)

@@ -31,6 +31,7 @@ from .gateway import create_app, serve
 from .kafka_server import KafkaServer, free_port
 from .manifests import Route, Workload, load
 from .processes import GRACE_SECONDS, JobSink, Process, Watchdog
+from .records import Records
 
 __all__ = ["Platform"]
 
@@ -114,7 +115,7 @@ class Platform:
             kafka = KafkaServer(home / "kafka", self._kafka_port, free_port(), watchdog=self._watchdog)
             kafka.start()
         topics = {topic for route in wired.routes.values() for topic in route.topics}
-        self._broker = Broker(self._kafka, topics | set(wired.sinks.values()))
+        self._broker, self._records = Broker(self._kafka, topics | set(wired.sinks.values())), Records()
         self._stops.callback(self._broker.close)
         self.functions = {name: Process(name, one, self._spawn) for name, one in wired.services.items()}
         deployments = [Process(name, one, self._spawn) for name, one in wired.deployments.items()]
@@ -180,7 +181,9 @@ class Platform:
         elif route.kind == "Service":
             # While some wait until Kafka has their replies, as many others are at the function; what is too much waits there.
             workers, send = 2 * wired.services[route.target].concurrency, partial(self._ask, route)
-        return Subscription(route, send, self._broker, wired.broker_topic, wired.sinks[route.dead_letters], workers, self.url)
+        return Subscription(
+            route, send, self._broker, wired.broker_topic, wired.sinks[route.dead_letters], workers, self.url, self._records
+        )
 
     def _ask(self, route: Route, event: CloudEvent) -> tuple[bytes, int, Any]:
         headers, body = events.to_http(event)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -62,13 +61,9 @@ def served() -> Iterator[Callable[[str], str]]:
 @contextmanager
 def _serving(function: ModuleType) -> Iterator[str]:
     limits = function.routes.limits(settings.current()) if hasattr(function, "routes") else {}
-    server = http_server.create(serve.application(function, serve.State(ready=True)), host="127.0.0.1", port=0, threads=4, **limits)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.trigger.pull_trigger(server.close)
-    server.task_dispatcher.shutdown(timeout=2)
-    server.close()
+    application = serve.application(function, serve.State(ready=True))
+    with http_server.running(application, host="127.0.0.1", port=0, threads=4, **limits) as server:
+        yield f"http://127.0.0.1:{server.effective_port}"
 
 
 @pytest.fixture

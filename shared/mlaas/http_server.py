@@ -7,16 +7,20 @@ while a request is handled, so that whoever hangs up is noticed (`waitress.clien
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import waitress.channel
 import waitress.server
+import waitress.wasyncore
 
 from . import timing
 
-__all__ = ["CONNECTIONS", "REQUEST_SECONDS", "create"]
+__all__ = ["CONNECTIONS", "REQUEST_SECONDS", "create", "running", "stop"]
 
 REQUEST_SECONDS = 30.0  # from a request's first byte, or from the connection, to its last byte
 CONNECTIONS = 500  # below the usual limit of 1,024 open files
@@ -57,6 +61,26 @@ def create(app: Any, *, seconds: float = REQUEST_SECONDS, **options: Any) -> Any
     server.channel_class = _Channel
     server.maintenance = partial(_close_the_slow, server, server.maintenance, seconds)
     return server
+
+
+@contextmanager
+def running(app: Any, **options: Any) -> Iterator[Any]:
+    """A server of `create` that runs in a thread until the end of the block."""
+    server = create(app, **options)
+    thread = threading.Thread(target=server.run, name="http-server", daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        stop(server, thread)
+
+
+def stop(server: Any, thread: threading.Thread, seconds: float = 2.0) -> None:
+    """End a server that runs in `thread`, and its connections; wait so long for it."""
+    with suppress(OSError):  # the loop may have closed everything before it is woken
+        server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(server._map, ignore_all=True))
+    thread.join(seconds)
+    server.task_dispatcher.shutdown(timeout=1)
 
 
 def _close_the_slow(server: Any, close_the_idle: Any, seconds: float, now: float) -> None:

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -40,11 +39,8 @@ class Function:
 def address(home: Settings, served: Callable[[str], str]) -> Iterator[str]:
     functions: Any = {name: Function(served(name)) for name in ("classify", "embed", "search")}
     app = create_app(functions, dict, lambda _: None, home.max_body_bytes, owner_of=partial(protocols.owner_of, settings=home))
-    server = http_server.create(app, host="127.0.0.1", port=0, threads=4)
-    threading.Thread(target=server.run, daemon=True).start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.trigger.pull_trigger(server.close)
-    server.task_dispatcher.shutdown(timeout=2)
+    with http_server.running(app, host="127.0.0.1", port=0, threads=4) as server:
+        yield f"http://127.0.0.1:{server.effective_port}"
     for function in functions.values():
         function._http.clear()
 

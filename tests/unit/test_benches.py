@@ -67,11 +67,9 @@ def test_the_client_counts_every_answer_over_all_of_its_connections(bench):
         start("201 Created", [("Content-Length", str(len(body)))])
         return [body]
 
-    server = http_server.create(app, host="127.0.0.1", port=0, threads=2)
-    threading.Thread(target=server.run, daemon=True).start()
     request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde"
-    found = bench("http_load").load(server.effective_port, 3, 0.3, [request])
-    server.trigger.pull_trigger(server.close)
+    with http_server.running(app, host="127.0.0.1", port=0, threads=2) as server:
+        found = bench("http_load").load(server.effective_port, 3, 0.3, [request])
     assert found["statuses"] == {"201": len(seen)}
     assert len(seen) > 3
     assert {size for _, size in seen} == {5}

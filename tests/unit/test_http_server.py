@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import waitress.wasyncore
 
 from mlaas import http_server
 
@@ -26,13 +25,8 @@ def app(environ: dict[str, Any], start: Any) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    server = http_server.create(app, host="127.0.0.1", port=0, threads=2, seconds=SECONDS)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield server.effective_port
-    server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(server._map, ignore_all=True))
-    thread.join(5)
-    server.task_dispatcher.shutdown(timeout=1)
+    with http_server.running(app, host="127.0.0.1", port=0, threads=2, seconds=SECONDS) as server:
+        yield server.effective_port
 
 
 def connect(port: int) -> socket.socket:
@@ -100,14 +94,9 @@ def test_a_client_that_hangs_up_is_noticed_while_its_request_is_handled() -> Non
         start("200 OK", [("Content-Length", "0")])
         return []
 
-    server = http_server.create(watching, host="127.0.0.1", port=0, threads=1)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    with connect(server.effective_port) as client:
-        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(0.2)
-        assert not noticed.is_set()
-    assert noticed.wait(8)
-    server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(server._map, ignore_all=True))
-    thread.join(5)
-    server.task_dispatcher.shutdown(timeout=1)
+    with http_server.running(watching, host="127.0.0.1", port=0, threads=1) as server:
+        with connect(server.effective_port) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.2)
+            assert not noticed.is_set()
+        assert noticed.wait(8)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 import flask
-import waitress.wasyncore
 from cloudevents.http import CloudEvent
 
 from .. import events, http_server, protocols
@@ -111,14 +110,7 @@ def serve(app: flask.Flask, port: int) -> tuple[str, Callable[[], None]]:
         raise Unavailable(f"port {port} is taken", remedy="Stop what listens on it, or choose another: mlaas up --port 8081.") from None
     thread = threading.Thread(target=server.run, name="gateway", daemon=True)
     thread.start()
-
-    def stop() -> None:
-        with contextlib.suppress(OSError):  # the loop may have closed everything before it is woken
-            server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(server._map, ignore_all=True))
-        thread.join(2.0)
-        server.task_dispatcher.shutdown(timeout=1)
-
-    return f"http://127.0.0.1:{server.effective_port}", stop
+    return f"http://127.0.0.1:{server.effective_port}", partial(http_server.stop, server, thread)
 
 
 def _is_browser(request: flask.Request) -> bool:

@@ -21,9 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", metavar="FOLDER", help="take the pictures of docs/web.md, into this folder")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The browser; tests are skipped, with the remedy, where there is none."""
+    """The browser; tests are skipped, with the remedy, where there is none.
+
+    Not for the whole session: as long as Playwright is there, its event loop counts as running, and no test that awaits could run.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
     with sync_api.sync_playwright() as playwright:
         own = playwright.chromium.executable_path

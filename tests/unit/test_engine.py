@@ -356,7 +356,7 @@ def test_a_model_stays_where_the_faster_session_gives_other_answers(bundle, erro
     model = engine.load(bundle)
     assert not provider_switch.move(model, lambda: Other(model.session, error, least), "fp32")
     assert model.computing is model
-    assert [record.message for record in caplog.records] == ["engine.not_moved"]
+    assert [record.message for record in caplog.records if "moved" in record.message] == ["engine.not_moved"]
 
 
 def test_a_model_moves_to_a_variant_with_other_answers_only_where_it_is_told_to_and_gives_numbers(bundle):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 __all__ = [
     "Conflict",
+    "Forbidden",
     "InvalidRequest",
     "Malformed",
     "MlaasError",
@@ -64,6 +65,10 @@ class Conflict(InvalidRequest):
 
 class Unauthenticated(InvalidRequest):
     """The request needs credentials, and has none or none that are good."""
+
+
+class Forbidden(InvalidRequest):
+    """The request's credentials are good, and do not suffice."""
 
 
 class Outdated(InvalidRequest):

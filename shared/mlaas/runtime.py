@@ -23,6 +23,7 @@ from . import callers, events, logs, metrics, references, timing, tracing
 from .contracts import Contract, parse
 from .errors import (
     Conflict,
+    Forbidden,
     InvalidRequest,
     Malformed,
     MlaasError,
@@ -53,6 +54,7 @@ TIMEOUT = "X-Envoy-Expected-Rq-Timeout-Ms"
 _STATUSES: tuple[tuple[type[MlaasError], int, str], ...] = (
     (Malformed, 400, "Malformed request"),
     (Unauthenticated, 401, "Unauthenticated"),
+    (Forbidden, 403, "Forbidden"),
     (NotFound, 404, "Not found"),
     (Conflict, 409, "Conflict"),
     (Outdated, 412, "Precondition failed"),

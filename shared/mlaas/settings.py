@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .errors import MlaasError
 
@@ -62,6 +63,22 @@ def _share(text: str) -> float:
     if not 0 <= number <= 1:  # nor is NaN
         raise ValueError(text)
     return number
+
+
+def _issuer(text: str) -> str:
+    found = urlsplit(text)
+    loopback = found.scheme == "http" and found.hostname in ("127.0.0.1", "localhost", "::1")
+    if not found.hostname or found.query or found.fragment or found.username or not (found.scheme == "https" or loopback):
+        raise ValueError(text)
+    return text
+
+
+def _role_map(text: str) -> str:
+    for one in filter(None, (row.strip() for row in text.split(","))):
+        name, _, role = one.rpartition("=")
+        if not name.strip() or role.strip() not in ("reader", "user", "admin"):
+            raise ValueError(text)
+    return text
 
 
 def _setting(env: str, default: Any, cast: Callable[[str], Any], help: str, *, secret: bool = False) -> Any:
@@ -128,6 +145,26 @@ class Settings:
         str,
         "Token with which the catalog is changed, and read as a whole; `mlaas up` makes one, without it nobody can change it by HTTP.",
         secret=True,
+    )
+    oidc_issuer: str | None = _setting(
+        "MLAAS_OIDC_ISSUER", None, _issuer, "URL of the OpenID Connect issuer whose tokens are taken, exactly as it names itself; https."
+    )
+    oidc_audience: str | None = _setting(
+        "MLAAS_OIDC_AUDIENCE", None, str, "Audience (`aud`) that its tokens must have; needed with MLAAS_OIDC_ISSUER."
+    )
+    oidc_subject: str = _setting(
+        "MLAAS_OIDC_SUBJECT", "sub", str, "Claim by which somebody is known, as an owner too; one that nobody can choose for themselves."
+    )
+    oidc_groups: str = _setting(
+        "MLAAS_OIDC_GROUPS", "groups", str, "Claim with somebody's groups: its name, or a path such as `realm_access.roles`."
+    )
+    oidc_roles: str = _setting("MLAAS_OIDC_ROLES", "roles", str, "Claim with somebody's roles at the issuer, in the same way.")
+    oidc_role_map: str = _setting(
+        "MLAAS_OIDC_ROLE_MAP",
+        "*=reader",
+        _role_map,
+        "Which groups or roles of the issuer are which role here (reader, user, admin), e.g. `*=reader,ml-users=user,ml-admins=admin`; "
+        "`*` is everybody.",
     )
     sink: str | None = _setting("K_SINK", None, str, "URL of the Broker's ingress; set by Knative's SinkBinding and by `mlaas up`.")
     event_path: Path | None = _setting(
@@ -274,6 +311,9 @@ def load(environ: Mapping[str, str]) -> Settings:
             ) from error
         values[spec.name] = value
     settings = Settings(**values)
+    if settings.oidc_issuer and not settings.oidc_audience:
+        remedy = "Name the audience that tokens for this platform have: another's must not be good here."
+        raise BadSetting("MLAAS_OIDC_AUDIENCE is needed with MLAAS_OIDC_ISSUER", field="MLAAS_OIDC_AUDIENCE", remedy=remedy)
     expanded = {name: path.expanduser().absolute() for name in _FOLDERS_AND_FILES if (path := getattr(settings, name))}
     return dataclasses.replace(settings, **expanded)
 

@@ -54,7 +54,9 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": defined["$defs"],
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "The platform's token."}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "The platform's token, or one of its issuer (OIDC)."}
+            },
         },
         "security": [{}, {"token": []}],
     }
@@ -73,8 +75,9 @@ def _operation(one: Operation) -> dict[str, Any]:
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(one.body)}}}
     if one.upload:
         described["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
-    if one.changes or one.private:
+    if one.role != "anonymous":
         described["security"] = [{"token": []}]
+        described["description"] = f"Needs the role {one.role}."
     return described
 
 
@@ -98,6 +101,7 @@ def _responses(one: Operation) -> dict[str, Any]:
     else:
         done = {"description": "Done."}
     problems = {400, 401, 404, 422, 503, *([412] if one.conditional else []), *([413] if one.body else [])}
+    problems |= {403} if one.role != "anonymous" else set()
     problems |= {status for status in one.statuses if status >= 400}
     good = [status for status in one.statuses if status < 300 and one.answer]
     usual = 200 if one.answer or one.media != "application/json" else 204

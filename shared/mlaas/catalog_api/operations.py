@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..errors import InvalidRequest, NotFound, Outdated
 from ..settings import Settings
 from . import files, received, shown, uploads
 from .access import Principal
+from .roles import ROLES, Role
 
 __all__ = ["OPERATIONS", "Asked", "Operation"]
 
@@ -61,6 +63,16 @@ class Asked:
             )
         return entry
 
+    def require_owner(self) -> None:
+        """Raise Forbidden where the name is somebody else's, NotFound where that may not be known; a name that is free is nobody's."""
+        with suppress(NotFound):
+            self.catalog.entry(self.kind, self.name)  # which makes the entry of what was published before there were entries
+        entry = self.catalog.entries.get(self.kind, self.name)
+        if entry and not self.principal.owns(entry):
+            if entry.latest and not self.principal.may_read(entry):
+                self.entry()
+            self.principal.require_owner(entry)
+
     def version(self) -> dict[str, Any]:
         """The version, `latest` included, if whoever asks may read its entry. Raises NotFound."""
         self.entry()
@@ -90,7 +102,7 @@ Answer = BaseModel | flask.Response | tuple[BaseModel, str]  # with the ETag
 class Operation:
     """One method of one path. `handler` gives a model, a model with its ETag, or a response that is no JSON.
 
-    Both what `changes` something and what is `private` needs a token.
+    Who may is said by `roles`, under its `id`.
     """
 
     id: str
@@ -103,10 +115,14 @@ class Operation:
     answer: type[BaseModel] | None = None
     media: str = "application/json"
     changes: bool = False
-    private: bool = False
     conditional: bool = False
     statuses: tuple[int, ...] = field(default=())
     upload: bool = False
+
+    @property
+    def role(self) -> Role:
+        """The role that it needs."""
+        return ROLES[self.id]
 
 
 def list_entries(asked: Asked) -> Answer:
@@ -130,6 +146,8 @@ def change_entry(asked: Asked) -> Answer:
     texts = {"description": changes["description"] or ""} if "description" in changes else {}
     if changes.get("visibility", "") is None:
         raise InvalidRequest("`visibility` cannot be empty", field="visibility", remedy="Use public, institute or private.")
+    if "owner" in changes:
+        asked.principal.require_giving(changes["owner"])
     changed = asked.catalog.entries.change(asked.kind, asked.name, {**changes, **lists, **texts}, if_revision=asked.revision())
     return _entry(asked, changed)
 
@@ -143,7 +161,7 @@ def delete_entry(asked: Asked) -> Answer:
     entry, revision = asked.entry(), asked.revision()
     if revision is not None and revision != entry.revision:
         raise Outdated(f"`{asked.name}` has been changed meanwhile", remedy="Read it again, and decide anew.")
-    asked.catalog.delete_all(asked.kind, asked.name, by=asked.principal.name)
+    asked.catalog.delete_all(asked.kind, asked.name, by=asked.principal.subject)
     return flask.Response(status=204)
 
 
@@ -162,9 +180,14 @@ def upload_version(asked: Asked) -> Answer:
     said: contracts.UploadQuery = asked.query
     if asked.catalog.versions(asked.kind, asked.name, limit=1):
         asked.entry()
+    if not asked.principal.has("admin"):
+        said = said.model_copy(update={"owner": said.owner or asked.principal.subject})
+        asked.principal.require_giving(said.owner)
+        _check_readable(asked, said)
     with jobs.workspace(asked.settings) as folder:
         file = folder / said.filename
         received.receive(flask.request, file, asked.settings.upload_bytes)
+        asked.require_owner()  # the upload may have taken minutes
         done = uploads.take(asked.kind, asked.name, file, uploads.About.of(said), asked.settings)
     where = shown.href(asked.kind, asked.name)
     if done.version is None:
@@ -176,9 +199,18 @@ def upload_version(asked: Asked) -> Answer:
     return flask.Response(answer.model_dump_json(exclude_none=True), status, {"Location": answer.href}, content_type="application/json")
 
 
+def _check_readable(asked: Asked, said: contracts.UploadQuery) -> None:
+    """Raise NotFound where an upload names as its origin what its sender may not read."""
+    origins: tuple[tuple[Kind, str, str | None], ...] = (("models", "parent", said.parent), ("datasets", "dataset", said.dataset))
+    for kind, field_, ref in origins:
+        name = (ref or "").partition(":")[0]
+        if name and not ((entry := asked.catalog.entries.get(kind, name)) and asked.principal.may_read(entry)):
+            raise NotFound(f"the catalog has no {NOUNS[kind]} `{name}`", field=field_, remedy="Leave it out, or name one that you see.")
+
+
 def delete_version(asked: Asked) -> Answer:
     body = asked.version()
-    asked.catalog.delete(asked.kind, asked.name, body["version"], by=asked.principal.name)
+    asked.catalog.delete(asked.kind, asked.name, body["version"], by=asked.principal.subject)
     return flask.Response(status=204)
 
 
@@ -216,21 +248,21 @@ def get_alias(asked: Asked) -> Answer:
 
 def put_alias(asked: Asked) -> Answer:
     asked.entry()
-    how = {"by": asked.principal.name, "if_revision": asked.revision()}
+    how = {"by": asked.principal.subject, "if_revision": asked.revision()}
     asked.catalog.set_alias(asked.kind, asked.name, asked.path["alias"], asked.body.version, **how)
     return _alias(asked)
 
 
 def roll_back_alias(asked: Asked) -> Answer:
     asked.entry()
-    how = {"by": asked.principal.name, "if_revision": asked.revision()}
+    how = {"by": asked.principal.subject, "if_revision": asked.revision()}
     asked.catalog.roll_back(asked.kind, asked.name, asked.path["alias"], **how)
     return _alias(asked)
 
 
 def delete_alias(asked: Asked) -> Answer:
     asked.entry()
-    how: dict[str, Any] = {"by": asked.principal.name, "if_revision": asked.revision()}
+    how: dict[str, Any] = {"by": asked.principal.subject, "if_revision": asked.revision()}
     aliases.drop(asked.catalog.documents, asked.kind, asked.name, asked.path["alias"], **how)
     return flask.Response(status=204)
 

@@ -80,11 +80,10 @@ def _answered(operation: Operation, **path: str) -> Any:
 def _asked(operation: Operation, path: dict[str, str]) -> Asked:
     request, settings = flask.request, current()
     principal = principal_of(request.headers.get("Authorization"), settings)
-    if operation.changes:
-        principal.require_change()
+    principal.require(operation.role)
     if operation.method in ("PUT", "POST"):
         _check_names(path)
-    return Asked(
+    asked = Asked(
         catalog=Catalog(shared(settings)),
         principal=principal,
         settings=settings,
@@ -94,6 +93,9 @@ def _asked(operation: Operation, path: dict[str, str]) -> Asked:
         if_match=request.headers.get("If-Match"),
         if_none_match=request.headers.get("If-None-Match"),
     )
+    if operation.role == "owner":
+        asked.require_owner()
+    return asked
 
 
 def _check_names(path: dict[str, str]) -> None:

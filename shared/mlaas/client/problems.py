@@ -15,7 +15,7 @@ __all__ = ["Defect", "StreamBroken", "TaskFailed", "Unreachable", "from_problem"
 _BY_STATUS: Mapping[int, type[MlaasError]] = {
     400: errors.Malformed,
     401: errors.Unauthenticated,
-    403: errors.Unauthenticated,
+    403: errors.Forbidden,
     404: errors.NotFound,
     409: errors.Conflict,
     412: errors.Outdated,

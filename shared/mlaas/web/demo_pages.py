@@ -60,4 +60,4 @@ def _dataset(settings: Settings) -> dict[str, Any]:
     return version
 
 
-PAGES = (Page("/demo", demo, ("POST",), closed=True), Page("/demo/<task_id>", demo_live, closed=True))
+PAGES = (Page("/demo", demo, ("POST",)), Page("/demo/<task_id>", demo_live))

@@ -147,9 +147,9 @@ def _desk(visit: Visit) -> Desk:
 
 
 PAGES = (
-    Page("/events", listed, closed=True),
-    Page("/events/chain", chain, closed=True),
-    Page("/events/parked", parked, closed=True),
-    Page("/events/letters", letters, closed=True),
-    Page("/events/replay", replay, ("POST",), closed=True),
+    Page("/events", listed),
+    Page("/events/chain", chain),
+    Page("/events/parked", parked),
+    Page("/events/letters", letters),
+    Page("/events/replay", replay, ("POST",)),
 )

@@ -1,4 +1,4 @@
-"""Logging in with the platform's token, or by the link that `mlaas up` prints; and out."""
+"""Logging in with the platform's token or one of its issuer, or by the link that `mlaas up` prints; and out."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def login(visit: Visit) -> Any:
     token = flask.request.form.get("token", "").strip()
     try:
         principal = principal_of(f"Bearer {token}", visit.settings)
-    except Unauthenticated:
-        return visit.show("login.html", status=401, back=back, wrong="This is not the platform's token." if token else "Give the token.")
-    response = flask.redirect(back, 303)
-    session.open_(visit.settings, principal, response)  # type: ignore[arg-type]
-    return response
+        response = flask.redirect(back, 303)
+        session.open_(visit.settings, principal, response)  # type: ignore[arg-type]
+        return response
+    except Unauthenticated as error:
+        wrong = f"{error.detail[0].upper()}{error.detail[1:]}." if visit.settings.oidc_issuer else "This is not the platform's token."
+        return visit.show("login.html", status=401, back=back, wrong=wrong if token else "Give the token.")
 
 
 def enter(visit: Visit) -> Any:

@@ -23,6 +23,7 @@ from ..catalog import KINDS, Catalog, Kind
 from ..catalog.entries import Entry
 from ..catalog.kinds import NOUNS
 from ..catalog_api.access import ANONYMOUS, Principal, principal_of
+from ..catalog_api.roles import ROLES, Role
 from ..documents import Documents, shared
 from ..errors import MlaasError, NotFound, Unauthenticated
 from ..runtime import outcome_of, problem
@@ -88,17 +89,21 @@ View = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Page:
-    """A view at a path; one that is `closed` is for who is logged in."""
+    """A view at a path. Who may see it is said by `roles`, under `web.` and the view's name."""
 
     rule: str
     view: View
     methods: tuple[str, ...] = ("GET",)
-    closed: bool = False
+
+    @property
+    def role(self) -> Role:
+        """The role that it needs."""
+        return ROLES[f"web.{self.view.__name__}"]
 
 
 def answered(page: Page) -> View:
     """The view of `page` as Flask calls it: with the visitor, a line in the log, and an error as a page."""
-    view = page.view
+    view, role = page.view, page.role
 
     @wraps(view)
     def answer(**path: str) -> Any:
@@ -109,8 +114,9 @@ def answered(page: Page) -> View:
                 visit = _visit(settings)
                 if flask.request.method == "POST":
                     session.check_form(visit.session)
-                if page.closed and not visit.principal.trusted:
+                if role != "anonymous" and visit.principal == ANONYMOUS:
                     return _to_login(visit)
+                visit.principal.require(role)
                 return view(visit, **path)
             except MlaasError as error:
                 outcome = outcome_of(error)

@@ -6,14 +6,16 @@ The key is the platform's token, so that another token ends every session. No pa
 from __future__ import annotations
 
 import hmac
+import json
 import secrets
+import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import flask
 from itsdangerous import BadData, URLSafeTimedSerializer
 
-from ..catalog_api.access import Principal
+from ..catalog_api.access import ADMINISTRATOR, Principal
 from ..documents import Documents
 from ..errors import InvalidRequest, Unauthenticated
 from ..settings import Settings
@@ -23,6 +25,7 @@ __all__ = ["Session", "accept", "check_form", "close", "current", "invitation", 
 COOKIE = "mlaas_session"
 SECONDS = 12 * 3600
 INVITATION_SECONDS = 24 * 3600
+_GROUPS_BYTES = 2000
 _USED = "invitations"  # the collection of those that were used
 
 
@@ -31,27 +34,29 @@ class Session:
     """A session: its id, whose it is, and the text by which this session's forms are known."""
 
     id: str
-    name: str
+    principal: Principal
     csrf: str
-
-    @property
-    def principal(self) -> Principal:
-        """Who is logged in."""
-        return Principal(self.name, trusted=True)
 
 
 def current(settings: Settings) -> Session | None:
     """The session of this request; None where there is none, or one that is over."""
     try:
         kept = _signer(settings, "session").loads(flask.request.cookies.get(COOKIE, ""), max_age=SECONDS)
-        return _session(settings, str(kept["id"]), str(kept["name"]))
+        until = kept["until"]
+        if until is not None and until < time.time():
+            return None
+        principal = Principal(str(kept["subject"]), kept["role"], frozenset(kept["groups"]), until)
+        return _session(settings, str(kept["id"]), principal)
     except (BadData, KeyError, TypeError):
         return None
 
 
 def open_(settings: Settings, principal: Principal, response: flask.Response) -> None:
-    """Let `response` begin a session of `principal`."""
-    value = _signer(settings, "session").dumps({"id": secrets.token_urlsafe(12), "name": principal.name or ""})
+    """Let `response` begin a session of `principal`, as long as its credentials at most. Raises Unauthenticated where none can be."""
+    if not settings.token:
+        raise Unauthenticated("nobody can log in: the platform has no token", remedy="Start the catalog with MLAAS_TOKEN.")
+    who = {"subject": principal.subject, "role": principal.role, "groups": _groups(principal), "until": principal.until}
+    value = _signer(settings, "session").dumps({"id": secrets.token_urlsafe(12), **who})
     response.set_cookie(COOKIE, str(value), max_age=SECONDS, httponly=True, samesite="Strict", secure=_is_secure(), path="/web")
 
 
@@ -82,7 +87,7 @@ def accept(settings: Settings, documents: Documents, code: str) -> Principal:
         raise Unauthenticated("this link does not log in any more", remedy=remedy) from None
     if not documents.insert(_USED, nonce, {}):
         raise Unauthenticated("this link has been used", remedy=remedy)
-    return Principal("token", trusted=True)
+    return ADMINISTRATOR
 
 
 def way_back(text: str | None) -> str:
@@ -92,8 +97,18 @@ def way_back(text: str | None) -> str:
     return found.path + (f"?{found.query}" if found.query else "") if mine else "/web/"
 
 
-def _session(settings: Settings, id: str, name: str) -> Session:
-    return Session(id, name, hmac.new((settings.token or "").encode(), f"csrf/{id}".encode(), "sha256").hexdigest())
+def _groups(principal: Principal) -> list[str]:
+    """Those groups that a cookie, of which browsers keep 4 KiB, has room for."""
+    kept: list[str] = []
+    for one in sorted(principal.groups):
+        if len(json.dumps([*kept, one])) > _GROUPS_BYTES:
+            break
+        kept.append(one)
+    return kept
+
+
+def _session(settings: Settings, id: str, principal: Principal) -> Session:
+    return Session(id, principal, hmac.new((settings.token or "").encode(), f"csrf/{id}".encode(), "sha256").hexdigest())
 
 
 def _signer(settings: Settings, purpose: str) -> URLSafeTimedSerializer:

@@ -30,9 +30,9 @@ def start(visit: Visit) -> Any:
     if classifiers.found:
         entry = classifiers.found[0].entry
         more |= {"kind": "models", "name": entry.name, "version": entry.latest, "trial": CLASSIFY}
-    elif visit.principal.trusted:
+    elif visit.principal.has("user"):
         more["waited"] = _waited(visit)
-    counts = Tasks(visit.documents).counts() if visit.principal.trusted else None
+    counts = Tasks(visit.documents).counts() if visit.principal.has("user") else None
     totals = {kind: page.total for kind, page in found.items()}
     return visit.show("start.html", hottest=hottest, totals=totals, counts=counts, **more)
 

@@ -88,8 +88,8 @@ def _made(visit: Visit, result: dict[str, Any]) -> dict[str, str] | None:
 
 
 PAGES = (
-    Page("/tasks", tasks, closed=True),
-    Page("/tasks/<task_id>", task, closed=True),
-    Page("/tasks/<task_id>/live", live, closed=True),
-    Page("/tasks/<task_id>/cancel", cancel, ("POST",), closed=True),
+    Page("/tasks", tasks),
+    Page("/tasks/<task_id>", task),
+    Page("/tasks/<task_id>/live", live),
+    Page("/tasks/<task_id>/cancel", cancel, ("POST",)),
 )

@@ -104,4 +104,4 @@ def _text(request: Any) -> str:
     return json.dumps(request, indent=2, ensure_ascii=False)
 
 
-PAGES = (Page("/train", train, ("GET", "POST"), closed=True), Page("/build", build, ("GET", "POST"), closed=True))
+PAGES = (Page("/train", train, ("GET", "POST")), Page("/build", build, ("GET", "POST")))

@@ -11,6 +11,7 @@ from typing import Any
 from cloudevents.http import CloudEvent
 from rich import filesize
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from . import events, kafka_lag, progress_bars
@@ -201,6 +202,22 @@ def card(one: Mapping[str, Any], *, raw: bool, as_json: bool) -> None:
         from rich.markdown import Markdown
 
         console.print(Markdown(one["markdown"].split("\n---\n", 1)[-1]))
+
+
+def changes(found: Sequence[Mapping[str, Any]], following: str | None, as_json: bool) -> None:
+    """A row for each change; `following` is the cursor of the next page."""
+    if as_json:
+        json_({"items": list(found), "next": following})
+        return
+    table = _table("time", "by", "operation", "what", "outcome", "made")
+    for one in found:
+        what = "/".join(one[part] for part in ("kind", "name", "target") if one[part])
+        outcome = f"{one['outcome']} ({one['reason']})" if one["reason"] else one["outcome"]
+        row = (one["time"][:19].replace("T", " "), one["subject"], one["operation"], what, outcome, one["made"] or "")
+        table.add_row(*(escape(text) for text in row))
+    console.print(table)
+    if following:
+        note(f"There are more: --cursor {following}")
 
 
 def catalog(found: Mapping[str, tuple[Sequence[Mapping[str, Any]], Mapping[str, Mapping[str, str]]]], as_json: bool) -> None:

@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, Field
 
 from ..contracts import Contract, Licence, Name, Task
 from ..objectives import Objective
+from .audit import OutcomeOfChange
 from .entries import Visibility
 from .kinds import Kind
 from .listing import Order, Query
@@ -16,6 +17,9 @@ __all__ = [
     "AliasShown",
     "AliasTarget",
     "AliasesShown",
+    "ChangePage",
+    "ChangeShown",
+    "ChangesQuery",
     "EntryChange",
     "EntryName",
     "EntryPage",
@@ -308,6 +312,40 @@ class EventPage(Contract):
     """Some events, those kept last first; `next` is the cursor of the next page."""
 
     items: list[EventShown]
+    next: str | None = None
+
+
+class ChangesQuery(Contract):
+    """Which changes of the audit log."""
+
+    subject: str | None = Field(None, max_length=100, description="Only what this one asked for.")
+    operation: str | None = Field(None, max_length=100, description="Only this operation, e.g. `deleteVersion`, `web.cancel`.")
+    kind: Kind | None = None
+    name: str | None = Field(None, max_length=200, description="Only changes of this name.")
+    since: Moment | None = None
+    until: Moment | None = None
+    limit: Limit = 20
+    cursor: Cursor | None = None
+
+
+class ChangeShown(Contract):
+    """Who asked for which change, and what became of it: `begun` is one that was cut off. `reason` is the class of a problem."""
+
+    subject: str
+    operation: str
+    kind: str | None = None
+    name: str | None = None
+    target: str | None = Field(None, description="The version, alias or task that was meant.")
+    time: str
+    outcome: OutcomeOfChange
+    reason: str | None = None
+    made: str | None = Field(None, description="Where the result is.")
+
+
+class ChangePage(Contract):
+    """Some changes, newest first; `next` is the cursor of the next page."""
+
+    items: list[ChangeShown]
     next: str | None = None
 
 

@@ -35,6 +35,7 @@ ROLES: Mapping[str, Role] = {
     "getTask": "user",
     "listEvents": "user",
     "cancelTask": "admin",  # a task does not say whose it is
+    "listChanges": "admin",
     "web.start": "anonymous",
     "web.help_": "anonymous",
     "web.login": "anonymous",

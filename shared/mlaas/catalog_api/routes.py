@@ -14,14 +14,14 @@ from typing import Any
 import flask
 
 from .. import logs, metrics
-from ..catalog import Catalog
+from ..catalog import Catalog, audit
 from ..contracts import parse
 from ..documents import shared
 from ..errors import InvalidRequest, Malformed, MlaasError, NotFound
 from ..runtime import check_size, defect_response, outcome_of, problem_response
 from ..settings import Settings, current
 from . import openapi
-from .access import principal_of
+from .access import Principal, principal_of
 from .interface import OPERATIONS
 from .operations import Asked, Operation
 
@@ -63,7 +63,7 @@ def _answered(operation: Operation, **path: str) -> Any:
     started, outcome, error_id = time.perf_counter(), "succeeded", str(uuid.uuid4())
     with logs.bound(capability=CAPABILITY, operation=operation.id):
         try:
-            return _response(operation.handler(_asked(operation, path)))
+            return _done(operation, path)
         except MlaasError as error:
             outcome = outcome_of(error)
             return problem_response(error)
@@ -77,9 +77,20 @@ def _answered(operation: Operation, **path: str) -> Any:
             log.info("request.answered", extra={"fields": {"outcome": outcome, "ms": round(seconds * 1000, 1)}})
 
 
-def _asked(operation: Operation, path: dict[str, str]) -> Asked:
+def _done(operation: Operation, path: dict[str, str]) -> Any:
+    """The response; what changes something is recorded, also where it is refused to somebody who is known."""
+    settings = current()
+    principal = principal_of(flask.request.headers.get("Authorization"), settings)
+    if not operation.changes or principal.subject is None:
+        return _response(operation.handler(_asked(operation, path, principal)))
+    with audit.recorded(shared(settings), principal.subject, operation.id, path) as record:
+        response = _response(operation.handler(_asked(operation, path, principal)))
+        record.made = response.headers.get("Location")
+        return response
+
+
+def _asked(operation: Operation, path: dict[str, str], principal: Principal) -> Asked:
     request, settings = flask.request, current()
-    principal = principal_of(request.headers.get("Authorization"), settings)
     principal.require(operation.role)
     if operation.method in ("PUT", "POST"):
         _check_names(path)

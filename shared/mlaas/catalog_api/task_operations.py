@@ -14,7 +14,7 @@ from ..journal import Journal
 from ..tasks import Tasks
 from .operations import Answer, Asked, Operation
 
-__all__ = ["OPERATIONS", "cursor"]
+__all__ = ["OPERATIONS", "cursor", "span"]
 
 _TASK = "/v1/tasks/{task}"
 _CURSOR = re.compile(r"[0-9]{1,19}:[ -~]{1,200}")
@@ -36,9 +36,8 @@ def cancel_task(asked: Asked) -> Answer:
 
 def list_events(asked: Asked) -> Answer:
     query: contracts.EventsQuery = asked.query
-    span = Between(_instant(query.since), _instant(query.until)) if query.since or query.until else None
-    journal = Journal(shared(asked.settings))
-    found = journal.find(task_id=query.task, type=query.type, time=span, limit=query.limit, before=cursor(query.cursor))
+    when, before = span(query.since, query.until), cursor(query.cursor)
+    found = Journal(shared(asked.settings)).find(task_id=query.task, type=query.type, time=when, limit=query.limit, before=before)
     items = [contracts.EventShown(id=one.id, task_id=one.task_id, type=one.type, time=one.time, event=to_json(one.event)) for one in found]
     return contracts.EventPage(items=items, next=found[-1].cursor if len(found) == query.limit else None)
 
@@ -52,6 +51,11 @@ def cursor(text: str | None) -> str | None:
     if text is not None and not _CURSOR.fullmatch(text):
         raise InvalidRequest("this is no cursor of this list", field="cursor", remedy="Take `next` of the page before.")
     return text
+
+
+def span(since: datetime | None, until: datetime | None) -> Between | None:
+    """From `since` on and before `until`, as what is kept has its times. Raises InvalidRequest."""
+    return Between(_instant(since), _instant(until)) if since or until else None
 
 
 def _instant(moment: datetime | None) -> str | None:

@@ -13,7 +13,7 @@ from ..errors import InvalidRequest
 from ..settings import current
 from . import completion
 from .catalog import Alias, AliasName, Kind, Name, Version, kinds
-from .catalog_entries import catalog_app
+from .catalog_audit import catalog_app
 from .options import Json, open_catalog, says_why
 
 __all__ = ["catalog_app"]

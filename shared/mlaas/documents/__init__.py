@@ -30,6 +30,7 @@ INDEXED: Mapping[str, tuple[str, ...]] = {
     "ledger": ("status", "event_id"),
     "events": ("task_id", "type", "capability", "time", "chain"),
     "replays": (),
+    "audit": ("subject", "operation", "name", "time"),
 }
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import flask
 
 from .. import logs, metrics
-from ..catalog import KINDS, Catalog, Kind
+from ..catalog import KINDS, Catalog, Kind, audit
 from ..catalog.entries import Entry
 from ..catalog.kinds import NOUNS
 from ..catalog_api.access import ANONYMOUS, Principal, principal_of
@@ -116,8 +116,7 @@ def answered(page: Page) -> View:
                     session.check_form(visit.session)
                 if role != "anonymous" and visit.principal == ANONYMOUS:
                     return _to_login(visit)
-                visit.principal.require(role)
-                return view(visit, **path)
+                return _seen(page, visit, path)
             except MlaasError as error:
                 outcome = outcome_of(error)
                 return _refused(visit, problem(error))
@@ -133,6 +132,21 @@ def answered(page: Page) -> View:
                 log.info("request.answered", extra={"fields": {"outcome": outcome, "ms": round(seconds * 1000, 1)}})
 
     return answer
+
+
+def _seen(page: Page, visit: Visit, path: dict[str, str]) -> Any:
+    """What the view says; a form that changes something is recorded."""
+    subject, form = visit.principal.subject, flask.request.form
+    changes = flask.request.method == "POST" and page.role != "anonymous" and form.get("action", "send") == "send"
+    if not changes or subject is None:
+        visit.principal.require(page.role)
+        return page.view(visit, **path)
+    named = {**path, **({"task": form["id"]} if "id" in form else {})}
+    with audit.recorded(visit.documents, subject, f"web.{page.view.__name__}", named) as record:
+        visit.principal.require(page.role)
+        response = page.view(visit, **path)
+        record.refused, record.made = response.status_code >= 400, response.headers.get("Location")
+        return response
 
 
 def _visit(settings: Settings) -> Visit:

@@ -73,6 +73,14 @@ def _issuer(text: str) -> str:
     return text
 
 
+def _origins(text: str) -> str:
+    for one in filter(None, (origin.strip() for origin in text.split(","))):
+        found = urlsplit(one)
+        if found.scheme not in ("http", "https") or not found.netloc or one != f"{found.scheme}://{found.netloc}":
+            raise ValueError(text)
+    return text
+
+
 def _role_map(text: str) -> str:
     for one in filter(None, (row.strip() for row in text.split(","))):
         name, _, role = one.rpartition("=")
@@ -165,6 +173,19 @@ class Settings:
         _role_map,
         "Which groups or roles of the issuer are which role here (reader, user, admin), e.g. `*=reader,ml-users=user,ml-admins=admin`; "
         "`*` is everybody.",
+    )
+    requests_per_minute: int = _setting(
+        "MLAAS_REQUESTS_PER_MINUTE",
+        1200,
+        int,
+        "Requests that one person, or one address without a token, may send to the catalog and its pages in a minute, to each process; "
+        "0 is no limit, and the platform's token has none.",
+    )
+    cors_origins: str = _setting(
+        "MLAAS_CORS_ORIGINS",
+        "",
+        _origins,
+        "Sites whose scripts may use the catalog, comma separated, e.g. `https://notebooks.example.org`.",
     )
     sink: str | None = _setting("K_SINK", None, str, "URL of the Broker's ingress; set by Knative's SinkBinding and by `mlaas up`.")
     event_path: Path | None = _setting(

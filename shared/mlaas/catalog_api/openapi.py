@@ -100,7 +100,7 @@ def _responses(one: Operation) -> dict[str, Any]:
         done = {"description": "It.", "content": {one.media: {}}}
     else:
         done = {"description": "Done."}
-    problems = {400, 401, 404, 422, 503, *([412] if one.conditional else []), *([413] if one.body else [])}
+    problems = {400, 401, 404, 422, 429, 503, *([412] if one.conditional else []), *([413] if one.body else [])}
     problems |= {403} if one.role != "anonymous" else set()
     problems |= {status for status in one.statuses if status >= 400}
     good = [status for status in one.statuses if status < 300 and one.answer]

@@ -20,8 +20,8 @@ from ..documents import shared
 from ..errors import InvalidRequest, Malformed, MlaasError, NotFound
 from ..runtime import check_size, defect_response, outcome_of, problem_response
 from ..settings import Settings, current
-from . import openapi
-from .access import Principal, principal_of
+from . import headers, openapi, rates
+from .access import Principal
 from .interface import OPERATIONS
 from .operations import Asked, Operation
 
@@ -51,6 +51,7 @@ class Routes:
             made.add_url_rule(rule, one.id, partial(_answered, one), methods=[one.method])
         for rule in ("/v1", "/v1/<path:_>"):
             made.add_url_rule(rule, "nothing", _nothing, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+        made.after_request(headers.guarded)
         return made
 
 
@@ -80,7 +81,7 @@ def _answered(operation: Operation, **path: str) -> Any:
 def _done(operation: Operation, path: dict[str, str]) -> Any:
     """The response; what changes something is recorded, also where it is refused to somebody who is known."""
     settings = current()
-    principal = principal_of(flask.request.headers.get("Authorization"), settings)
+    principal = rates.admitted(flask.request.headers.get("Authorization"), flask.request.remote_addr, settings)
     if not operation.changes or principal.subject is None:
         return _response(operation.handler(_asked(operation, path, principal)))
     with audit.recorded(shared(settings), principal.subject, operation.id, path) as record:

@@ -22,10 +22,11 @@ from .. import logs, metrics
 from ..catalog import KINDS, Catalog, Kind, audit
 from ..catalog.entries import Entry
 from ..catalog.kinds import NOUNS
-from ..catalog_api.access import ANONYMOUS, Principal, principal_of
+from ..catalog_api import rates
+from ..catalog_api.access import ANONYMOUS, Principal
 from ..catalog_api.roles import ROLES, Role
 from ..documents import Documents, shared
-from ..errors import MlaasError, NotFound, Unauthenticated
+from ..errors import MlaasError, NotFound, Unauthenticated, Unavailable
 from ..runtime import outcome_of, problem
 from ..settings import Settings, current
 from . import session
@@ -119,7 +120,10 @@ def answered(page: Page) -> View:
                 return _seen(page, visit, path)
             except MlaasError as error:
                 outcome = outcome_of(error)
-                return _refused(visit, problem(error))
+                refused = _refused(visit, problem(error))
+                if isinstance(error, Unavailable):
+                    refused.headers["Retry-After"] = str(error.retry_after)
+                return refused
             except Exception:
                 outcome, error_id = "defect", str(uuid.uuid4())
                 log.exception("request.defect", extra={"fields": {"error_id": error_id}})
@@ -152,8 +156,9 @@ def _seen(page: Page, visit: Visit, path: dict[str, str]) -> Any:
 def _visit(settings: Settings) -> Visit:
     """Who visits: by the credentials of the request, else by the session."""
     if authorization := flask.request.headers.get("Authorization"):
-        return Visit(settings, principal_of(authorization, settings))
+        return Visit(settings, rates.admitted(authorization, flask.request.remote_addr, settings))
     found = session.current(settings)
+    rates.count(found.principal if found else ANONYMOUS, flask.request.remote_addr, settings)
     return Visit(settings, found.principal if found else ANONYMOUS, found)
 
 

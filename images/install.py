@@ -22,7 +22,7 @@ ENVIRONMENT = Path("/opt/mlaas")
 PYTHON = ENVIRONMENT / "bin" / "python"
 IMPORTS = {  # by extra, "" for every image; the names are looked up lazily, so that each must be asked for
     "": "from numpy import *; import boto3, faiss, flask, kafka, onnxruntime, parliament, pymongo, tokenizers, waitress; "
-    "import pyarrow.ipc, pyarrow.parquet",
+    "import jwt.algorithms, pyarrow.ipc, pyarrow.parquet; assert jwt.algorithms.has_crypto",
     "train": "from optimum.exporters.onnx import main_export; from transformers import AutoModel, Trainer; "
     "import accelerate, ftfy, optuna, peft, skl2onnx, sklearn.linear_model, onnxruntime.quantization",
 }

@@ -51,6 +51,13 @@ def test_changes_reach_a_function_by_their_own_method() -> None:
     assert catalog.asked == [("PATCH", "/v1/models/a", b"{}")]
 
 
+def test_a_browser_asks_the_function_itself_which_sites_it_lets_in() -> None:
+    catalog = Recorder()
+    client = create_app({"catalog": catalog}, dict, lambda _: None, 100).test_client()  # type: ignore[dict-item]
+    client.options("/catalog/v1/models/a", headers={"Origin": "https://a.example"})
+    assert catalog.asked == [("OPTIONS", "/v1/models/a", b"")]
+
+
 def owner_of(name: str) -> str:
     if name == "away":
         raise StoreAway("the document store is away", retry_after=7)

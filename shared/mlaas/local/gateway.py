@@ -21,7 +21,7 @@ from .processes import Process
 __all__ = ["create_app", "serve"]
 
 ARRIVAL_SECONDS = 600.0  # of an upload; each function keeps to its own time
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
 
 

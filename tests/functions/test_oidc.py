@@ -203,6 +203,12 @@ def test_the_web_app_takes_such_a_token_and_lets_nobody_do_more_than_the_role(ur
     assert "physics-lm" not in user.get(f"{url}/web/models").text
     assert [browser.get(f"{url}/web/tasks").status_code for browser in (reader, user, admin)] == [403, 200, 200]
     assert [browser.get(f"{url}/web/train").status_code for browser in (reader, user, admin)] == [403, 403, 200]
+    Catalog(shared()).delete_all("models", "infn-structures")  # the only classifier, after which the start page offers to train one
+    offers = [
+        ("Train the demonstration" in browser.get(f"{url}/web/").text, "Log in" in browser.get(f"{url}/web/").text)
+        for browser in (reader, user, admin)
+    ]
+    assert offers == [(False, False), (False, False), (True, False)]
     wrong = requests.post(f"{url}/web/login", data={"token": issuer.token(aud="another")})
     assert (wrong.status_code, "The token is for another audience." in wrong.text) == (401, True)
 

@@ -21,6 +21,7 @@ from mlaas.tasks import Tasks
 
 # Each operation, and the command that does the same.
 COMMANDS = {
+    "listChanges": "catalog audit",
     "listEntries": "catalog list",
     "getEntry": "catalog about",
     "changeEntry": "catalog edit",

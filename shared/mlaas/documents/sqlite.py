@@ -68,11 +68,11 @@ class SqliteDocuments:
 
     def close(self) -> None:
         with self._lock:
-            for connection, used in self._connections:
-                with used:  # closing a connection that another thread works with crashes the process
-                    connection.close()
-            self._connections.clear()
-        self._local = threading.local()
+            opened, self._connections = self._connections, []
+            self._local = threading.local()  # first: threads that go on take new ones, and do not keep these from being closed
+        for connection, used in opened:
+            with used:  # closing a connection that another thread works with crashes the process
+                connection.close()
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -103,7 +103,7 @@ class SqliteDocuments:
         made = (connection, threading.Lock())
         with self._lock:
             self._connections.append(made)
-        self._local.connection = made
+            self._local.connection = made
         return made
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from mlaas.testing.homes import tiny_home
-from mlaas.testing.up import Up
+from mlaas.testing.processes import Up
 
 HERE = Path(__file__).parent
 GUIDE = re.findall(r"^```python\n(.*?)^```$", (HERE.parents[1] / "docs" / "protocols.md").read_text(), re.MULTILINE | re.DOTALL)

@@ -31,7 +31,7 @@ from mlaas.documents import connect
 from mlaas.settings import load
 from mlaas.testing.homes import tiny_home
 from mlaas.testing.kafka import read
-from mlaas.testing.up import Up
+from mlaas.testing.processes import Up
 
 pytestmark = pytest.mark.services
 

@@ -14,7 +14,7 @@ import requests
 from mlaas import events
 from mlaas.client import EventClient
 from mlaas.testing.homes import tiny_home
-from mlaas.testing.up import Up
+from mlaas.testing.processes import Up
 
 pytestmark = pytest.mark.services
 

@@ -5,14 +5,15 @@
 
 all-MiniLM-L6-v2 embeds physics abstracts, and a classifier with its encoder (the head untrained: the cost is the same) classifies
 affiliation strings; both are synthetic and have the lengths that such texts have. Ours are `python -m mlaas.serve functions/embed` and
-`functions/classify` on ONNX Runtime's CPU provider and on OpenVINO, there in float32 and, asked for, in bf16. The others are infinity-emb
-(engines torch and optimum), sentence-transformers behind FastAPI (backends torch and onnx), FastAPI around a transformers pipeline, and
-KServe's huggingfaceserver; each is in an environment of its own and started as its documentation says for a CPU. One that cannot be
+`functions/classify` on ONNX Runtime's CPU provider and on OpenVINO, there in float32 and,
+where requests allow it, in bf16: there the CPU provider gives the first answer, and the model moves. The others are infinity-emb (engines
+torch and optimum), sentence-transformers behind FastAPI (backends torch and onnx), FastAPI around a transformers pipeline, and KServe's
+huggingfaceserver; each is in an environment of its own and started as its documentation says for a CPU. One that cannot be
 installed or does not start is recorded with the reason. huggingfaceserver is on no registry: `--setup --kserve FOLDER` installs it from a
 checkout of KServe.
 
 In each round each server is started anew (to its first correct answer: the cold start, files in the page cache), loaded for three seconds
-that do not count, then asked over 1, 4 and 16 kept connections for batches of 32 texts and over one for single texts; then its memory is
+that do not count, then asked over 1 and 8 kept connections for batches of 32 texts and over one for single texts; then its memory is
 read. One server runs at a time; clients are one process on the same cores. Tokens are the tokenizer's, without padding.
 
 Prints and records medians of the rounds and ratios in bench/results/peers.json. Ends with 1, and says why, unless ours (on OpenVINO,
@@ -134,14 +135,14 @@ def one_round(
             return None
         bodies = models.write_bodies(way, place.task, texts.batches, place.models / "bodies.jsonl")
         tokens = [sum(each) for each in texts.tokens]
-        processes.load(server, bodies, tokens, 4, WARM / 2, WARM)
-        loads = {str(each): processes.load(server, bodies, tokens, each, options.seconds, 0.5) for each in options.connections}
+        processes.load(server, bodies, tokens, 4, WARM)
+        loads = {str(each): processes.load(server, bodies, tokens, each, options.seconds) for each in options.connections}
         singles = models.write_bodies(way, place.task, [[text] for text in checked], place.models / "singles.jsonl")
         counted = [each for batch in texts.tokens for each in batch][:CHECKED]
         return {
             "cold": server.cold,
             "load": loads,
-            "single": processes.load(server, singles, counted, 1, options.seconds / 2, 0.2),
+            "single": processes.load(server, singles, counted, 1, options.seconds / 2),
             "memory": server.memory(),
             "accuracy": accuracy([answer for start in range(0, CHECKED, 32) for answer in server.ask(checked[start : start + 32])], right),
         }
@@ -161,7 +162,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=27.0, help="of the whole run: no round begins that would end later")
-    parser.add_argument("--connections", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--only", nargs="+", metavar="WORD", help="the servers whose names have one of these words in them")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds that a server may take to start")

@@ -37,7 +37,7 @@ def make(environment: str, seconds: float, sources: Sources) -> str | None:
     uv = Path(sys.executable).with_name("uv")
     for command in (
         [uv, "venv", "--quiet", "--python", PYTHON, folder],
-        [uv, "pip", "install", "--quiet", *exactly, "--python", python_of(environment), "--requirement", listed],
+        [uv, "pip", "install", "--quiet", "--compile-bytecode", *exactly, "--python", python_of(environment), "--requirement", listed],
     ):
         try:
             ran = subprocess.run([str(each) for each in command], capture_output=True, text=True, timeout=seconds, env=quiet, cwd=ROOT)

@@ -2,9 +2,10 @@
 
     python bench/peer_servers/load.py < request.json
 
-`request.json`: port, path, bodies (a file with one JSON body a line), connections, seconds, warm (seconds that are not counted), pids (the
-server's processes). Each connection asks again as soon as it is answered. Prints as JSON: the counted seconds, how often each body was
-answered, latencies in seconds, how many answers were no 200, and the CPU seconds that the server took.
+`request.json`: port, path, bodies (a file with one JSON body a line), connections, seconds, pids (the server's processes).
+All connections begin at once, and each asks again as soon as it is answered, for so many seconds; what was asked by then is waited for and
+counts. Prints as JSON: the seconds from the first request to the last answer, how often each body was answered, latencies in seconds, how
+many answers were no 200, and the CPU seconds that the server took.
 """
 
 from __future__ import annotations
@@ -74,35 +75,30 @@ def main() -> None:
     requests = [head.encode() + str(len(body)).encode() + b"\r\n\r\n" + body for body in bodies]
     apart = max(1, len(requests) // asked["connections"])
     ready = selectors.DefaultSelector()
+    before, begin = cpu_seconds(asked["pids"]), time.perf_counter()
     for place in range(asked["connections"]):
         one = Connection(asked["port"], requests, place * apart)
         ready.register(one.socket, selectors.EVENT_READ, one)
         one.send()
     answered, latencies, others, waiting = [0] * len(requests), [], 0, asked["connections"]
-    begin = time.perf_counter() + asked["warm"]
-    end, before, last = begin + asked["seconds"], None, begin
+    end = begin + asked["seconds"]
     while waiting:
         for key, _ in ready.select(1.0):
             one = key.data
             whole, now = one.receive(), time.perf_counter()
-            if before is None and now >= begin:
-                before, begin = cpu_seconds(asked["pids"]), now
-                end = begin + asked["seconds"]
             if not whole:
                 continue
-            if before is not None and one.begun >= begin:
-                others += one.status != 200
-                latencies.append(now - one.begun)
-                answered[one.body] += one.status == 200
-                last = now
+            others += one.status != 200
+            latencies.append(now - one.begun)
+            answered[one.body] += one.status == 200
             if now < end:
                 one.send()
             else:
                 ready.unregister(one.socket)
                 one.socket.close()
                 waiting -= 1
-    cpu = cpu_seconds(asked["pids"]) - (before or 0.0)
-    print(json.dumps({"seconds": last - begin, "answered": answered, "latencies": latencies, "others": others, "cpu": cpu}))
+    cpu = cpu_seconds(asked["pids"]) - before
+    print(json.dumps({"seconds": now - begin, "answered": answered, "latencies": latencies, "others": others, "cpu": cpu}))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def difference(found: Answers, right: Answers) -> float:
     return max(abs(a - b) for one, other in zip(found, right, strict=True) for a, b in zip(one, other, strict=True))
 
 
-def load(server: Server, bodies: Path, tokens: Sequence[int], connections: int, seconds: float, warm: float) -> dict[str, float]:
+def load(server: Server, bodies: Path, tokens: Sequence[int], connections: int, seconds: float) -> dict[str, float]:
     """Figures of so many seconds over kept connections. `tokens` has how many each body holds."""
     asked = {
         "port": server.place.port,
@@ -93,11 +93,10 @@ def load(server: Server, bodies: Path, tokens: Sequence[int], connections: int, 
         "bodies": str(bodies),
         "connections": connections,
         "seconds": seconds,
-        "warm": warm,
         "pids": server.pids(),
     }
     ran = subprocess.run(
-        [sys.executable, str(HERE / "load.py")], input=json.dumps(asked), capture_output=True, text=True, timeout=seconds + warm + 120
+        [sys.executable, str(HERE / "load.py")], input=json.dumps(asked), capture_output=True, text=True, timeout=seconds + 120
     )
     if ran.returncode:
         raise NotServed(ran.stderr.strip().splitlines()[-1][:300])

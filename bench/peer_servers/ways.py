@@ -73,7 +73,8 @@ def python_of(environment: str) -> Path:
 
 def _body_of_ours(variant: str, task: str, texts: Sequence[str]) -> dict[str, Any]:
     more = {"top_k": LABELS} if task == "classify" else {}
-    model = {"path": f"served/{task}", "storage_type": "local", "variant": variant}
+    asked = {"variant": "fp32"} if variant == "fp32" else {"max_accuracy_loss": 0.0}  # what `models.prepare` has written there
+    model = {"path": f"served/{task}", "storage_type": "local", **asked}
     return {"model": model, "predict_input": {"input_text": list(texts)}, **more}
 
 

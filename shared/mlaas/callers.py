@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ READ_SECONDS = 0.05  # a request that has not come to a model by then is busy wi
 class Caller:
     """Who waits for an answer, and has `waited` so many seconds.
 
-    `gone` says whether they hung up, `deadline` (time.monotonic) until when they wait.
+    `gone` says whether they hung up, `deadline` (time.monotonic) until when they wait; `answered` is set when all is computed for them.
     """
 
     gone: Callable[[], bool] = lambda: False
@@ -26,6 +27,7 @@ class Caller:
     waited: float = 0.0
     arriving: bool = True
     since: float = field(default_factory=time.monotonic)
+    answered: threading.Event = field(default_factory=threading.Event)
 
     def left(self) -> bool:
         """Whether nobody waits for the answer any more."""
@@ -50,6 +52,7 @@ def caller(one: Caller) -> Iterator[None]:
         yield
     finally:
         _arriving.discard(one)
+        one.answered.set()
         _current.reset(token)
 
 

@@ -32,6 +32,7 @@ __all__ = ["Batch", "Model", "load", "suits"]
 log = logging.getLogger(__name__)
 
 OUTPUT_BYTES = 256 * 1024**2  # of one batch's widest output: a row per token and a column per vocabulary entry adds up fast
+FIRST_ANSWER_SECONDS = 2.0  # that a faster provider waits for the answer to the request that loaded the model
 
 WRITING = "causal-lm"
 
@@ -55,7 +56,7 @@ class Model:
     inputs: dict[str, str]
     outputs: dict[str, list[int | str]]
     pad_id: int
-    token_budget: int
+    token_budget: int  # 0: as many as suit the provider
     session: onnxruntime.InferenceSession = field(repr=False)
     past: dict[str, tuple[int, int]] = field(default_factory=dict)
     batcher: Batcher[Encoded] = field(default_factory=Batcher, repr=False)
@@ -140,7 +141,7 @@ class Model:
         width = shape[-1] if len(shape) == 3 else 1
         if not isinstance(width, int):
             width = self.bundle.config.get("vocab_size") or 1
-        return max(1, min(self.token_budget, OUTPUT_BYTES // (4 * width)))
+        return max(1, min(self.token_budget or provider_switch.token_budget(self.provider), OUTPUT_BYTES // (4 * width)))
 
     def _feed(self, batch: Sequence[Encoded]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
         length = max(len(one.ids) for one in batch)
@@ -179,16 +180,16 @@ def load(
     exactly: bool = False,
     tokenizer: Path | None = None,
     threads: int = 0,
-    token_budget: int = 8192,
+    token_budget: int = 0,
     batcher: Batcher[Encoded] | None = None,
 ) -> Model:
     """The bundle's model, ready to run. `tokenizer` (a tokenizer.json, or the folder that holds one) replaces the bundle's own.
 
     `variant` is one that the bundle has; unless it is to be `exactly` that, fp32 answers where it does not load, and until it is loaded.
     `threads` is per session, 0 means one per core that the container may use; `token_budget` counts the tokens of one batch, padding
-    included; `batcher` says how requests share batches. Raises InvalidRequest where the files are not a model that can be served.
-    External data of a graph are read from the graph's own folder only: ONNX Runtime refuses absolute paths, `..` and symbolic links
-    that lead out of it.
+    included, 0 means what suits the provider; `batcher` says how requests share batches. Raises InvalidRequest where the files are not a
+    model that can be served. External data of a graph are read from the graph's own folder only: ONNX Runtime refuses absolute paths, `..`
+    and symbolic links that lead out of it.
     """
     with timing.span("load"):
         opened = _meanwhile(lambda: tokens.open_tokenizer(tokenizer or bundle.tokenizer, bundle, own=tokenizer is None))
@@ -273,13 +274,19 @@ def _on_cpu(bundle: Bundle, threads: int, variant: str, exactly: bool) -> tuple[
 
 def _moved(model: Model, opening: Callable[[], onnxruntime.InferenceSession], variant: str, exactly: bool) -> Model:
     """The model on what computes faster: at once where it has to be `exactly` that or nobody waits, else when it is ready."""
-    if callers.current() is not None and not exactly:
-        threading.Thread(target=provider_switch.move, args=(model, opening, variant), daemon=True).start()
+    if (caller := callers.current()) is not None and not exactly:
+        threading.Thread(target=_move_later, args=(caller, model, opening, variant), daemon=True).start()
     elif not provider_switch.move(model, opening, variant) and exactly:
         raise not_loadable(f"its variant {variant} does not load here, or computes something else", "Leave `variant` out.")
     else:
         return model.computing
     return model
+
+
+def _move_later(caller: callers.Caller, model: Model, opening: Callable[[], onnxruntime.InferenceSession], variant: str) -> None:
+    """Move once the caller has the first answer, which needs the processor for itself."""
+    caller.answered.wait(FIRST_ANSWER_SECONDS)
+    provider_switch.move(model, opening, variant)
 
 
 def _count(mask: NDArray[np.int64], variant: str, provider: str) -> None:

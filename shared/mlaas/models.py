@@ -97,6 +97,12 @@ class Loaded(Generic[T]):
                 self._locks.pop(key, None)
             return item
 
+    def replace(self, key: Hashable, old: T, new: T) -> None:
+        """Hold `new` in the place of `old`, if that is still what is held under `key`."""
+        with self._lock:
+            if self._items.get(key) is old:
+                self._items[key] = new
+
     def _make_room(self, key: Hashable, size: int) -> None:
         """Give up what has to go for another `size` bytes; what is being loaded counts as well."""
         limit = self._size() or math.inf
@@ -136,8 +142,9 @@ def load(
     with timing.span("load"), within("tokenizer"):
         graph = bundle.graph_of(variant)
         words = storage.fetch(tokenizer.path, tokenizer.storage_type, settings=settings) if tokenizer else None
-        model = _models.get(
-            (bundle.digest, words, variant, exactly),
+        key = (bundle.digest, words, variant, exactly)
+        loaded = _models.get(
+            key,
             lambda: engine.load(
                 bundle,
                 variant=variant,
@@ -148,7 +155,9 @@ def load(
                 batcher=Batcher(wait=settings.batch_wait_ms / 1000, limit=settings.queue_seconds),
             ),
             size=lambda: sum(file.stat().st_size for file in graph.parent.glob(f"{graph.name}*")),
-        ).computing
+        )
+        if (model := loaded.computing) is not loaded:
+            _models.replace(key, loaded, model)  # the slower session's memory is given back when its last request ends
     version = ModelVersion(
         digest=bundle.digest,
         objective=bundle.objective,

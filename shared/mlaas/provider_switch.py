@@ -9,19 +9,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import precision
+
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["DEVICE_PADDING", "MARGIN", "SAME", "move"]
+__all__ = ["GPU_PADDING", "MARGIN", "SAME", "move", "token_budget"]
 
 log = logging.getLogger(__name__)
 
-DEVICE_PADDING = 256  # tokens that an accelerator computes in the time of a call
+GPU_PADDING = 256  # tokens that a GPU computes in the time of a call
 SAME = 1e-3  # what answers in one variant may differ by, whatever provider computes them
 MARGIN = 1e-4  # what those to the probes may: rounding in float32 makes a hundredth of it, bfloat16 or TF32 many times as much
 BROKEN = 0.1  # what no variant's answers differ by: OpenVINO has mixed up the inputs of graphs that do not use all of theirs
 SENTENCE = "The experiment measures the decay of a neutral particle near Frascati, Italy (2015). "
-PROBE_TOKENS = 1024  # of the longest probe
+PROBE_TOKENS = {True: 1024, False: 128}  # of the longest probe, where the variant is the same and where it is another
+
+
+def token_budget(provider: str) -> int:
+    """Tokens of one batch where nothing else is set: a processor gains nothing by more, and holds their intermediate values."""
+    return 16384 if provider == precision.CUDA else 2048
 
 
 def move(model: Any, open_session: Callable[[], onnxruntime.InferenceSession], variant: str) -> bool:
@@ -34,7 +41,7 @@ def move(model: Any, open_session: Callable[[], onnxruntime.InferenceSession], v
     """
     try:
         session = open_session()
-        difference = _difference(model, session)
+        difference = _difference(model, session, PROBE_TOKENS[variant == model.variant])
     except Exception as error:  # whatever it is: the model answers as before
         log.warning("engine.not_moved", extra={"fields": {"model": model.bundle.digest, "error": type(error).__name__}})
         return False
@@ -42,16 +49,19 @@ def move(model: Any, open_session: Callable[[], onnxruntime.InferenceSession], v
     if not difference <= (MARGIN if variant == model.variant else BROKEN):
         log.warning("engine.not_moved", extra={"fields": fields})
         return False
-    model.batcher.parallel, model.batcher.padding = 1, DEVICE_PADDING
-    model.faster.append(model.on(session, variant))
+    moved = model.on(session, variant)
+    model.batcher.parallel = 1
+    if moved.provider == precision.CUDA:
+        model.batcher.padding = GPU_PADDING
+    model.faster.append(moved)
     log.info("engine.moved", extra={"fields": fields})
     return True
 
 
-def _difference(model: Any, session: onnxruntime.InferenceSession) -> float:
+def _difference(model: Any, session: onnxruntime.InferenceSession, longest: int) -> float:
     """The largest between the answers of the model's own session and another; NaN where one gives no numbers."""
     worst = 0.0
-    for batch in _probes(model):
+    for batch in _probes(model, longest):
         feed, mask = model._feed(batch)
         ours, theirs = (each.run(list(model.outputs), feed) for each in (model.session, session))
         for name, left, right in zip(model.outputs, ours, theirs, strict=True):
@@ -62,10 +72,10 @@ def _difference(model: Any, session: onnxruntime.InferenceSession) -> float:
     return worst
 
 
-def _probes(model: Any) -> Iterator[Any]:
-    """Batches of encoded texts: the shortest, one as long as the model reads (or PROBE_TOKENS), and several lengths together, padded."""
+def _probes(model: Any, longest: int) -> Iterator[Any]:
+    """Batches of encoded texts: the shortest, one of as many tokens as the model reads (or `longest`), and several lengths, padded."""
     sentence = len(model.encode([SENTENCE])[0].ids)
-    most = max(1, min(model.bundle.max_length, PROBE_TOKENS) // sentence)
+    most = max(1, min(model.bundle.max_length, longest) // sentence)
     yield model.encode(["A"])
     yield model.encode([SENTENCE * most])
     yield model.encode([SENTENCE[: 9 * number] for number in range(1, 9)])

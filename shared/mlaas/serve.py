@@ -24,7 +24,7 @@ if __name__ == "__main__":  # before anything is imported that takes long
 
     starting.begin()
 
-from . import callers, front, http_server, logs, metrics, starting, trace_export
+from . import callers, front, http_server, limits, logs, metrics, starting, trace_export
 from .contracts import ModelRef, parse
 from .errors import MlaasError, NotFound
 from .front import State
@@ -118,6 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Serve until told to stop."""
     imported = metrics.process_age()
     state = State()
+    limits.small_heap()
     signal.signal(signal.SIGUSR1, _end)
     for number in (signal.SIGTERM, signal.SIGINT):  # from the beginning: the first process of a container ignores what has no handler
         signal.signal(number, lambda *_: threading.Thread(target=_stop, args=(state,), daemon=True).start())
@@ -130,15 +131,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"{error.detail}. {error.remedy or ''}")
     name = folder.resolve().name
     trace_export.start(f"mlaas-{name}", settings)
-    limits: dict[str, Any] = {"max_request_body_size": _PARSED_BODY_BYTES}
+    bounds: dict[str, Any] = {"max_request_body_size": _PARSED_BODY_BYTES}
     if routes := getattr(function, "routes", None):
-        limits |= routes.limits(settings)
+        bounds |= routes.limits(settings)
     server = http_server.create(
         application(function, state),
         host=settings.host,
         port=settings.port,
         threads=settings.threads,
-        **limits,
+        **bounds,
         clear_untrusted_proxy_headers=False,
         ident="mlaas",
     )

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,8 +18,10 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer, processors
 
-from mlaas import callers, classifier, engine, precision, provider_switch, sessions, timing
+from mlaas import callers, classifier, engine, models, precision, provider_switch, sessions, timing
+from mlaas.contracts import ModelRef
 from mlaas.errors import InvalidRequest
+from mlaas.settings import Settings
 from mlaas.testing import tiny_models
 
 TEXTS = ["INFN Frascati", "", "the cnaf at bologna in italy has dark matter " * 3, "Florence", "no known words here: xyz"]
@@ -106,9 +109,9 @@ def test_an_answer_does_not_depend_on_what_shares_its_batch(bundle, model):
 
 
 def test_a_wide_output_makes_batches_smaller(model, monkeypatch):
-    wide = dataclasses.replace(model, outputs={"logits": ["batch", "length", 30_000]})
-    assert model._budget("logits") == 8192
-    assert wide._budget("logits") == engine.OUTPUT_BYTES // (4 * 30_000) < 8192
+    wide = dataclasses.replace(model, outputs={"logits": ["batch", "length", 60_000]})
+    assert model._budget("logits") == 2048
+    assert wide._budget("logits") == engine.OUTPUT_BYTES // (4 * 60_000) < 2048
 
 
 @pytest.mark.parametrize("inputs", [("input_ids", "attention_mask"), ("attention_mask", "position_ids", "input_ids", "token_type_ids")])
@@ -229,7 +232,7 @@ def test_a_variant_is_computed_by_the_providers_that_compute_it(available, flags
 @pytest.mark.parametrize(("variant", "hint"), [("fp32", "f32"), ("bf16", "bf16")])
 def test_openvino_is_told_what_to_compute_in_by_the_json_text_itself(variant, hint):
     (_, settings), *_ = sessions.providers(["OpenVINOExecutionProvider"], {"amx_bf16"}, variant)
-    assert json.loads(settings["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": hint}}
+    assert json.loads(settings["load_config"])["CPU"]["INFERENCE_PRECISION_HINT"] == hint
 
 
 def test_a_gpu_computes_float32_in_float32():
@@ -404,6 +407,32 @@ def test_only_where_a_caller_waits_does_a_model_answer_before_its_fastest_provid
         time.sleep(0.01)
     assert (model.computing.provider, model.computing.variant) == (OTHER, variant)
     assert asked == [("fp32", [sessions.CPU[0]]), (variant, [SLOW[0]])]
+
+
+def test_a_faster_provider_is_opened_once_the_first_answer_is_computed_and_the_slower_one_is_given_up(bundle, monkeypatch):
+    opened, cpu = [], sessions.open_session
+    monkeypatch.setattr(sessions, "providers", lambda *given: [SLOW, sessions.CPU])
+
+    def open_session(_bundle, threads, candidates, _variant="fp32"):
+        opened.append(candidates[0][0])
+        session = cpu(_bundle, threads, [sessions.CPU])
+        return session if candidates == [sessions.CPU] else Other(session, 1e-6)
+
+    monkeypatch.setattr(sessions, "open_session", open_session)
+    asked, settings = ModelRef(path=bundle.folder.name), Settings(root=bundle.folder.parent)
+    with callers.caller(callers.Caller()):
+        first = weakref.ref(models.load(asked, settings=settings).model)
+        time.sleep(0.1)
+        assert opened == [sessions.CPU[0]]
+    deadline = time.monotonic() + 10
+    while models.load(asked, settings=settings).model.provider != OTHER and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert models.load(asked, settings=settings).model.provider == OTHER
+    assert opened == [sessions.CPU[0], SLOW[0]]
+    while first() is not None and time.monotonic() < deadline:  # the thread that moved it ends
+        time.sleep(0.01)
+    assert first() is None
+    models.forget()
 
 
 def test_what_answers_otherwise_answers_nobody_even_where_nobody_waits(bundle, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,23 @@ def test_memory_is_the_containers(tmp_path: Path, files: dict[str, str], expecte
 @pytest.mark.parametrize("files", [{}, {"memory-max": "max"}, {"memory__memory-limit_in_bytes": "9223372036854771712"}])
 def test_memory_is_the_machines_where_nothing_limits_it(tmp_path: Path, files: dict[str, str]) -> None:
     assert limits.memory(group(tmp_path, **files)) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_threads_that_allocate_share_one_heap() -> None:
+    program = """
+import sys, threading
+from mlaas import limits
+if sys.argv[1:]:
+    limits.small_heap()
+def grow():
+    numbers = [bytes(1000) for _ in range(20_000)]
+threads = [threading.Thread(target=grow) for _ in range(8)]
+for each in threads: each.start()
+for each in threads: each.join()
+print(sum('---p 00000000 00:00 0' in line for line in open('/proc/self/maps')))
+"""
+    many, one = (
+        int(subprocess.run([sys.executable, "-c", program, *given], capture_output=True, text=True, check=True).stdout)
+        for given in ([], ["small"])
+    )
+    assert one < many

@@ -42,6 +42,16 @@ def test_room_is_made_before_the_next_is_loaded() -> None:
     assert held == [0]
 
 
+def test_one_takes_the_place_of_another_unless_that_was_given_up_meanwhile() -> None:
+    cache = loaded(count=1)
+    cache.get("a", lambda: "a", lambda: 10)
+    cache.replace("a", "a", "faster")
+    assert cache.get("a", lambda: "again") == "faster"
+    cache.get("b", lambda: "b")
+    cache.replace("a", "faster", "late")
+    assert list(cache._items.values()) == ["b"]
+
+
 def test_one_that_is_larger_than_the_limit_is_loaded_alone() -> None:
     cache = loaded()
     cache.get("a", lambda: "a", lambda: 10)

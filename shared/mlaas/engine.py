@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 OUTPUT_BYTES = 256 * 1024**2  # of one batch's widest output: a row per token and a column per vocabulary entry adds up fast
 FIRST_ANSWER_SECONDS = 2.0  # that a faster provider waits for the answer to the request that loaded the model
+SENT_SECONDS = 0.1  # and until that is written: OpenVINO holds Python's lock while it loads
 
 WRITING = "causal-lm"
 
@@ -286,6 +288,7 @@ def _moved(model: Model, opening: Callable[[], onnxruntime.InferenceSession], va
 def _move_later(caller: callers.Caller, model: Model, opening: Callable[[], onnxruntime.InferenceSession], variant: str) -> None:
     """Move once the caller has the first answer, which needs the processor for itself."""
     caller.answered.wait(FIRST_ANSWER_SECONDS)
+    time.sleep(SENT_SECONDS)
     provider_switch.move(model, opening, variant)
 
 

@@ -28,7 +28,7 @@ PROBE_TOKENS = {True: 1024, False: 128}  # of the longest probe, where the varia
 
 def token_budget(provider: str) -> int:
     """Tokens of one batch where nothing else is set: a processor gains nothing by more, and holds their intermediate values."""
-    return 16384 if provider == precision.CUDA else 2048
+    return 16384 if provider == precision.CUDA else 1024
 
 
 def move(model: Any, open_session: Callable[[], onnxruntime.InferenceSession], variant: str) -> bool:

@@ -234,7 +234,7 @@ class Settings:
         "What a faster variant of a model may lose of its main metric (0 to 1), where a request does not say; fp32 answers without.",
     )
     token_budget: int = _setting(
-        "MLAAS_TOKEN_BUDGET", 0, int, "Tokens, padding included, that an inference batch may hold; 0 means 2048 on a CPU, 16384 on a GPU."
+        "MLAAS_TOKEN_BUDGET", 0, int, "Tokens, padding included, that an inference batch may hold; 0 means 1024 on a CPU, 16384 on a GPU."
     )
     batch_wait_ms: float = _setting(
         "MLAAS_BATCH_WAIT_MS",

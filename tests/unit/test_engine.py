@@ -109,9 +109,9 @@ def test_an_answer_does_not_depend_on_what_shares_its_batch(bundle, model):
 
 
 def test_a_wide_output_makes_batches_smaller(model, monkeypatch):
-    wide = dataclasses.replace(model, outputs={"logits": ["batch", "length", 60_000]})
-    assert model._budget("logits") == 2048
-    assert wide._budget("logits") == engine.OUTPUT_BYTES // (4 * 60_000) < 2048
+    wide = dataclasses.replace(model, outputs={"logits": ["batch", "length", 120_000]})
+    assert model._budget("logits") == 1024
+    assert wide._budget("logits") == engine.OUTPUT_BYTES // (4 * 120_000) < 1024
 
 
 @pytest.mark.parametrize("inputs", [("input_ids", "attention_mask"), ("attention_mask", "position_ids", "input_ids", "token_type_ids")])

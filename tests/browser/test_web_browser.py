@@ -118,6 +118,33 @@ def test_everything_is_read_and_tried_without_a_script(visit: Visit) -> None:
     assert page.locator("[aria-invalid=true]").count() >= 3
 
 
+def test_an_alias_is_moved_and_rolled_back_without_a_script(visit: Visit) -> None:
+    page = visit("/web/models/infn-structures", java_script_enabled=False)
+    for version in ("1", "2"):
+        page.fill("#alias", "candidate")
+        page.fill("#to", version)
+        page.click("button:text('Move alias')")
+        assert page.inner_text(".done") == f"candidate points to version {version}."
+    assert page.locator("ol.history >> nth=0").inner_text().count("by token") == 2
+    page.click("button:text('Roll candidate back')")
+    assert page.inner_text(".done") == "candidate points back to version 1."
+    page.fill("#alias", "No name")
+    page.click("button:text('Move alias')")
+    assert "lowercase letters" in page.inner_text("#refused")
+    assert page.input_value("#alias") == "No name"
+
+
+def test_a_refused_alias_is_accessible(visit: Visit) -> None:
+    page = visit("/web/models/infn-structures", color_scheme="dark")
+    page.fill("#to", "77")
+    page.fill("#alias", "production")
+    page.click("button:text('Move alias')")
+    page.wait_for_selector("#refused")
+    assert violations(page) == []
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_keys_lead_to_pages_and_to_the_search_field(visit: Visit) -> None:
     page = visit("/web/")
     page.keyboard.press("Tab")

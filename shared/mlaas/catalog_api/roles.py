@@ -49,6 +49,8 @@ ROLES: Mapping[str, Role] = {
     "web.card": "anonymous",
     "web.try_model": "anonymous",
     "web.try_index": "anonymous",
+    "web.move_alias": "owner",
+    "web.roll_back_alias": "owner",
     "web.tasks": "user",
     "web.task": "user",
     "web.live": "user",

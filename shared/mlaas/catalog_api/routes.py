@@ -25,7 +25,7 @@ from .access import Principal
 from .interface import OPERATIONS
 from .operations import Asked, Operation
 
-__all__ = ["Routes"]
+__all__ = ["Routes", "check_names"]
 
 CAPABILITY = "catalog"
 UPLOAD_SECONDS = 600.0
@@ -94,7 +94,7 @@ def _asked(operation: Operation, path: dict[str, str], principal: Principal) -> 
     request, settings = flask.request, current()
     principal.require(operation.role)
     if operation.method in ("PUT", "POST"):
-        _check_names(path)
+        check_names(path)
     asked = Asked(
         catalog=Catalog(shared(settings)),
         principal=principal,
@@ -110,7 +110,7 @@ def _asked(operation: Operation, path: dict[str, str], principal: Principal) -> 
     return asked
 
 
-def _check_names(path: dict[str, str]) -> None:
+def check_names(path: dict[str, str]) -> None:
     """Raise InvalidRequest for a name that nothing is to be called."""
     for part in ("name", "alias"):
         if part in path and not _NAME.fullmatch(path[part]):

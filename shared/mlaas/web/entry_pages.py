@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import flask
 
-from ..catalog import aliases, usage
+from ..catalog import Kind, aliases, usage
+from ..catalog.entries import Entry
 from ..catalog_api import files, shown
 from ..catalog_api.access import Principal
-from ..errors import MlaasError, NotFound
+from ..errors import InvalidRequest, MlaasError, NotFound
+from ..runtime import problem
 from ..tasks import Tasks
 from . import charts, lineage_graph, markdown
 from .catalog_pages import TITLES
 from .page import Page, Visit, kind_of
 from .trials import trial_of
 
-__all__ = ["PAGES"]
+__all__ = ["PAGES", "shown_entry"]
 
 
 def entry(visit: Visit, kind: str, name: str) -> Any:
     """One version of an entry: what `version` or `alias` of the query says, or the latest."""
     of = kind_of(kind)
-    about = visit.entry(of, name)
-    asked = flask.request.args
+    return shown_entry(visit, of, visit.entry(of, name))
+
+
+def shown_entry(
+    visit: Visit, of: Kind, about: Entry, *, refused: InvalidRequest | None = None, written: Mapping[str, str] | None = None
+) -> flask.Response:
+    """The page of an entry; `refused` is why the alias that was `written` into its form, or was to go back, stays where it is."""
+    asked, name = flask.request.args, about.name
     body = visit.catalog.resolve(of, name, alias=asked.get("alias") or None, revision=asked.get("version") or None)
     pointing = visit.catalog.aliases_of(of, name)
     version = shown.version(of, body, about, pointing)
     card = shown.card_of(body, about)
     versions, older = visit.catalog.page(of, name, limit=20, before=asked.get("before") or None)
     evaluation = body.get("evaluation") or {}
+    pointers = aliases.of(visit.documents, of, name)
     return visit.show(
         f"{of}.html",
+        status=problem(refused)["status"] if refused else 200,
         kind=of,
         title=TITLES[of],
         entry=shown.entry(about, usage.of(visit.documents, of, name), pointing),
@@ -40,7 +51,12 @@ def entry(visit: Visit, kind: str, name: str) -> Any:
         card=markdown.render(card) if card else None,
         versions=[shown.summary(of, one, pointing) for one in versions],
         older=older,
-        aliases=[shown.alias(stored.body) for stored in aliases.of(visit.documents, of, name)],
+        aliases=[(shown.alias(stored.body), stored.revision) for stored in pointers],
+        may_change=visit.principal.owns(about),
+        refused=refused,
+        written=written or {},
+        moved=asked.get("moved") if asked.get("moved") in pointing else None,
+        back=asked.get("back") if asked.get("back") in pointing else None,
         graph=lineage_graph.drawn(lineage_graph.nodes(visit.documents, of, body, version.lineage, visible=_visible(visit))),
         classes=evaluation.get("per_class") or evaluation.get("per_type") or {},
         confusion=charts.confusion(evaluation.get("confusion")),

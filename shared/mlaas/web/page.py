@@ -145,7 +145,7 @@ def _seen(page: Page, visit: Visit, path: dict[str, str]) -> Any:
     if not changes or subject is None:
         visit.principal.require(page.role)
         return page.view(visit, **path)
-    named = {**path, **({"task": form["id"]} if "id" in form else {})}
+    named = {**path, **{what: form[field] for field, what in (("id", "task"), ("alias", "alias")) if field in form}}
     with audit.recorded(visit.documents, subject, f"web.{page.view.__name__}", named) as record:
         visit.principal.require(page.role)
         response = page.view(visit, **path)

@@ -10,6 +10,7 @@ import flask
 from .. import catalog_api
 from ..settings import Settings
 from . import (
+    alias_pages,
     catalog_pages,
     demo_pages,
     entry_pages,
@@ -26,7 +27,19 @@ from . import (
 
 __all__ = ["Routes"]
 
-FAMILIES = (start_page, demo_pages, help_page, login_pages, task_pages, work_pages, event_pages, catalog_pages, entry_pages, try_pages)
+FAMILIES = (
+    start_page,
+    demo_pages,
+    help_page,
+    login_pages,
+    task_pages,
+    work_pages,
+    event_pages,
+    catalog_pages,
+    entry_pages,
+    alias_pages,
+    try_pages,
+)
 
 
 @dataclass(frozen=True)

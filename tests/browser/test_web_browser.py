@@ -30,6 +30,7 @@ PATHS = (
     "/web/datasets/affiliations",
     "/web/indexes/abstracts",
     "/web/train",
+    "/web/upload?kind=datasets",
     "/web/build",
     "/web/tasks",
     "/web/tasks/{running}",
@@ -143,6 +144,45 @@ def test_a_refused_alias_is_accessible(visit: Visit) -> None:
     assert violations(page) == []
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+ROWS = b"text,label\nINFN Frascati,LNF\n"
+
+
+def offered(name: str, content: bytes) -> Any:
+    """A file as Playwright has it chosen."""
+    return {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+
+
+@pytest.mark.parametrize("scripted", [True, False])
+def test_a_data_set_is_uploaded_after_a_refusal_that_is_said_in_the_page(visit: Visit, scripted: bool) -> None:
+    page, name = visit("/web/datasets", java_script_enabled=scripted), f"of-a-browser-{scripted}".lower()
+    page.click("text=Upload a data set")
+    page.fill("input[name=name]", "No name")
+    page.set_input_files("input[type=file]", [offered("rows.csv", ROWS)])
+    page.click("button:text-is('Upload')")
+    page.wait_for_selector("#wrong-name")
+    page.fill("input[name=name]", name)
+    if scripted:  # which keeps the file
+        assert violations(page) == []
+        assert page.evaluate("document.activeElement.getAttribute('role')") == "alert"
+    else:
+        page.set_input_files("input[type=file]", [offered("rows.csv", ROWS)])
+    page.click("button:text-is('Upload')")
+    page.wait_for_url(f"**/web/datasets/{name}?version=1")
+    assert page.locator("td:text('INFN Frascati')").is_visible()
+
+
+def test_a_file_that_is_too_large_is_not_sent(visit: Visit) -> None:
+    page, sent = visit("/web/upload"), list[str]()
+    page.on("request", lambda request: sent.append(request.method))
+    page.locator("form[data-upload]").evaluate("form => { form.dataset.limit = 10 }")
+    page.fill("input[name=name]", "mine")
+    page.set_input_files("input[type=file]", [offered("rows.csv", ROWS)])
+    page.click("button:text-is('Upload')")
+    page.wait_for_selector("[data-progress] [role=status]:text('are taken')")
+    assert violations(page) == []
+    assert sent == []
 
 
 def test_keys_lead_to_pages_and_to_the_search_field(visit: Visit) -> None:

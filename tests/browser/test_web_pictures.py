@@ -39,6 +39,7 @@ PICTURES: Mapping[str, Picture] = {
     "search": Picture("/web/indexes/abstracts", "Search"),
     "train": Picture("/web/train", "Train", height=1250),
     "build": Picture("/web/build"),
+    "upload": Picture("/web/upload?kind=models&name=my-model", "Upload", height=760),
     "tasks": Picture("/web/tasks", height=700),
     "task": Picture("/web/tasks/{running}", height=1150),
     "events": Picture("/web/events", height=700),
@@ -64,9 +65,11 @@ def test_a_picture_can_be_taken(name: str, visit: Callable[..., Any], request: p
         pytest.skip("only one is taken without --pictures FOLDER")
     page = visit(picture.path.format(**ids), known=name != "login", width=picture.width, color_scheme="dark" if picture.dark else "light")
     page.set_viewport_size({"width": picture.width, "height": picture.height})
+    if name == "upload":
+        page.set_input_files("input[type=file]", [{"name": "model.zip", "mimeType": "application/zip", "buffer": b"no zip"}])
     if picture.button:
         page.click(f"main button:text-is('{picture.button}')")
-        page.wait_for_selector("[aria-invalid=true]" if name == "train" else "#tried :text('answered in')")
+        page.wait_for_selector("[aria-invalid=true]" if name in ("train", "upload") else "#tried :text('answered in')")
     taken = page.context.new_cdp_session(page).send("Page.captureScreenshot", {"format": "webp", "quality": 55})
     folder = Path(request.config.getoption("--pictures", default=None) or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import flask
@@ -21,7 +22,7 @@ from . import files, received, shown, uploads
 from .access import Principal
 from .roles import ROLES, Role
 
-__all__ = ["OPERATIONS", "Asked", "Operation"]
+__all__ = ["OPERATIONS", "Asked", "Operation", "put_alias", "roll_back_alias", "uploaded"]
 
 _ENTRY = "/v1/{kind}/{name}"
 _VERSION = f"{_ENTRY}/versions/{{version}}"
@@ -177,6 +178,14 @@ def get_version(asked: Asked) -> Answer:
 
 
 def upload_version(asked: Asked) -> Answer:
+    request, limit = flask.request, asked.settings.upload_bytes
+    answer = uploaded(asked, lambda file: received.receive(request.stream, file, limit, length=request.content_length))
+    status = 201 if answer.version else 202
+    return flask.Response(answer.model_dump_json(exclude_none=True), status, {"Location": answer.href}, content_type="application/json")
+
+
+def uploaded(asked: Asked, receive: Callable[[Path], None]) -> contracts.Uploaded:
+    """Publish what `receive` writes to a file, if whoever asks may; `asked.query` says what it is. Raises as `uploads.take` does."""
     said: contracts.UploadQuery = asked.query
     if asked.catalog.versions(asked.kind, asked.name, limit=1):
         asked.entry()
@@ -186,17 +195,14 @@ def upload_version(asked: Asked) -> Answer:
         _check_readable(asked, said)
     with jobs.workspace(asked.settings) as folder:
         file = folder / said.filename
-        received.receive(flask.request, file, asked.settings.upload_bytes)
+        receive(file)
         asked.require_owner()  # the upload may have taken minutes
         done = uploads.take(asked.kind, asked.name, file, uploads.About.of(said), asked.settings)
     where = shown.href(asked.kind, asked.name)
     if done.version is None:
-        answer = contracts.Uploaded(status="pending", task_id=done.task_id, href=where)
-    else:
-        number = done.version["version"]
-        answer = contracts.Uploaded(status="published", version=number, href=f"{where}/versions/{number}")
-    status = 201 if done.version else 202
-    return flask.Response(answer.model_dump_json(exclude_none=True), status, {"Location": answer.href}, content_type="application/json")
+        return contracts.Uploaded(status="pending", task_id=done.task_id, href=where)
+    number = done.version["version"]
+    return contracts.Uploaded(status="published", version=number, href=f"{where}/versions/{number}")
 
 
 def _check_readable(asked: Asked, said: contracts.UploadQuery) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from ..errors import InvalidRequest, TooLarge
 
@@ -12,13 +12,16 @@ __all__ = ["receive"]
 _PIECE = 1024**2
 
 
-def receive(request: Any, file: Path, limit: int) -> None:
-    """Write the body of a Flask request to the new file `file`. Raises TooLarge beyond `limit` bytes, InvalidRequest for none at all."""
-    if (request.content_length or 0) > limit:
+def receive(stream: IO[bytes], file: Path, limit: int, *, length: int | None = None) -> None:
+    """Write what is sent, of `length` bytes if that is known, to the new file `file`.
+
+    Raises TooLarge beyond `limit` bytes, InvalidRequest for none at all.
+    """
+    if (length or 0) > limit:
         raise _too_large(limit)
     left = limit
     with file.open("xb") as out:
-        while piece := request.stream.read(min(_PIECE, left + 1)):
+        while piece := stream.read(min(_PIECE, left + 1)):
             left -= len(piece)
             if left < 0:
                 raise _too_large(limit)

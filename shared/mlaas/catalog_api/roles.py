@@ -51,6 +51,7 @@ ROLES: Mapping[str, Role] = {
     "web.try_index": "anonymous",
     "web.move_alias": "owner",
     "web.roll_back_alias": "owner",
+    "web.upload": "owner",
     "web.tasks": "user",
     "web.task": "user",
     "web.live": "user",

@@ -19,7 +19,10 @@ __all__ = ["Field", "Form", "Group", "Written"]
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One field. `options` are value and label; `suggestions` are values that are offered and others are taken as well."""
+    """One field. `options` are value and label; `suggestions` are values that are offered and others are taken as well.
+
+    `accept` is which files are offered, of a field for one.
+    """
 
     path: str
     label: str
@@ -28,6 +31,7 @@ class Field:
     options: Sequence[tuple[str, str]] = ()
     suggestions: Sequence[str] = ()
     placeholder: str = ""
+    accept: str = ""
     start: str = ""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import flask
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from .. import logs, metrics
 from ..catalog import KINDS, Catalog, Kind, audit
@@ -26,7 +27,7 @@ from ..catalog_api import rates
 from ..catalog_api.access import ANONYMOUS, Principal
 from ..catalog_api.roles import ROLES, Role
 from ..documents import Documents, shared
-from ..errors import MlaasError, NotFound, Unauthenticated, Unavailable
+from ..errors import MlaasError, NotFound, TooLarge, Unauthenticated, Unavailable
 from ..runtime import outcome_of, problem
 from ..settings import Settings, current
 from . import session
@@ -34,11 +35,13 @@ from .session import Session
 
 __all__ = ["Page", "Visit", "answered", "guarded", "kind_of", "nothing"]
 
+_NAMED = {"id": "task", "alias": "alias", "kind": "kind", "name": "name"}  # which fields of forms name what is changed
 STATIC = Path(__file__).parent / "static"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+_SMALLER = "Send less; a file may have MLAAS_UPLOAD_BYTES, which whoever runs the platform sets."
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -90,11 +93,15 @@ View = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Page:
-    """A view at a path. Who may see it is said by `roles`, under `web.` and the view's name."""
+    """A view at a path. Who may see it is said by `roles`, under `web.` and the view's name.
+
+    `prepare` is called before a form is read, to say how.
+    """
 
     rule: str
     view: View
     methods: tuple[str, ...] = ("GET",)
+    prepare: Callable[[Settings], None] | None = None
 
     @property
     def role(self) -> Role:
@@ -113,12 +120,15 @@ def answered(page: Page) -> View:
         with logs.bound(capability="web", operation=view.__name__):
             try:
                 visit = _visit(settings)
+                if page.prepare:
+                    page.prepare(settings)
                 if flask.request.method == "POST":
                     session.check_form(visit.session)
                 if role != "anonymous" and visit.principal == ANONYMOUS:
                     return _to_login(visit)
                 return _seen(page, visit, path)
-            except MlaasError as error:
+            except (MlaasError, RequestEntityTooLarge) as raised:
+                error = raised if isinstance(raised, MlaasError) else TooLarge("the form is too large", remedy=_SMALLER)
                 outcome = outcome_of(error)
                 refused = _refused(visit, problem(error))
                 if isinstance(error, Unavailable):
@@ -145,7 +155,7 @@ def _seen(page: Page, visit: Visit, path: dict[str, str]) -> Any:
     if not changes or subject is None:
         visit.principal.require(page.role)
         return page.view(visit, **path)
-    named = {**path, **{what: form[field] for field, what in (("id", "task"), ("alias", "alias")) if field in form}}
+    named = {**path, **{what: form[field] for field, what in _NAMED.items() if field in form}}
     with audit.recorded(visit.documents, subject, f"web.{page.view.__name__}", named) as record:
         visit.principal.require(page.role)
         response = page.view(visit, **path)

@@ -22,6 +22,7 @@ from . import (
     start_page,
     task_pages,
     try_pages,
+    upload_pages,
     work_pages,
 )
 
@@ -34,6 +35,7 @@ FAMILIES = (
     login_pages,
     task_pages,
     work_pages,
+    upload_pages,
     event_pages,
     catalog_pages,
     entry_pages,

@@ -86,3 +86,46 @@ document.querySelectorAll("form[data-in-place]").forEach((form) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
 });
+
+// An upload that says how far it is, and keeps its file where it is refused.
+const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+function sends(form) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const file = form.querySelector("input[type=file]");
+    const button = form.querySelector("button[type=submit]");
+    const place = form.querySelector("[data-progress]");
+    const said = place.querySelector("[role=status]");
+    const size = file.files.length ? file.files[0].size : 0;
+    place.hidden = false;
+    if (size > Number(form.dataset.limit)) {
+      said.textContent = `This file has ${megabytes(size)}; ${megabytes(Number(form.dataset.limit))} are taken.`;
+      return;
+    }
+    const request = new XMLHttpRequest();
+    const end = (text) => {
+      said.textContent = text;
+      button.disabled = false;
+    };
+    request.upload.addEventListener("progress", ({ loaded, total }) => {
+      place.querySelector("progress").value = loaded / total;
+      said.textContent = loaded < total ? `${megabytes(loaded)} of ${megabytes(total)}` : "Sent; the platform reads it.";
+    });
+    request.addEventListener("error", () => end("The platform does not answer. Try again in a moment."));
+    request.addEventListener("load", () => {
+      if (request.status < 400) return location.assign(request.responseURL);
+      const page = new DOMParser().parseFromString(request.responseText, "text/html").querySelector("main");
+      if (!page) return end("The platform refuses this.");
+      const fresh = page.querySelector("form[data-upload]");
+      document.querySelector("main").replaceChildren(...page.childNodes);
+      if (!fresh) return;
+      fresh.querySelector("input[type=file]").files = file.files;
+      sends(fresh);
+      document.querySelector("[role=alert]")?.focus();
+    });
+    button.disabled = true;
+    request.open("POST", form.getAttribute("action"));
+    request.send(new FormData(form));
+  });
+}
+document.querySelectorAll("form[data-upload]").forEach(sends);

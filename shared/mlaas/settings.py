@@ -73,6 +73,12 @@ def _issuer(text: str) -> str:
     return text
 
 
+def _callback(text: str) -> str:
+    if urlsplit(_issuer(text)).path != "/web/login/callback":
+        raise ValueError(text)
+    return text
+
+
 def _origins(text: str) -> str:
     for one in filter(None, (origin.strip() for origin in text.split(","))):
         found = urlsplit(one)
@@ -174,6 +180,20 @@ class Settings:
         "Which groups or roles of the issuer are which role here (reader, user, admin), e.g. `*=reader,ml-users=user,ml-admins=admin`; "
         "`*` is everybody.",
     )
+    oidc_client_id: str | None = _setting(
+        "MLAAS_OIDC_CLIENT_ID", None, str, "Client that the web app is registered as at the issuer; people then log in there."
+    )
+    oidc_client_secret: str | None = _setting(
+        "MLAAS_OIDC_CLIENT_SECRET", None, str, "Secret of that client; a public client, which PKCE protects, has none.", secret=True
+    )
+    oidc_redirect_uri: str | None = _setting(
+        "MLAAS_OIDC_REDIRECT_URI",
+        None,
+        _callback,
+        "Where the issuer sends browsers back to, as it is registered there: `https://HOST/web/login/callback`; "
+        "by default at the host that the browser asked.",
+    )
+    oidc_scope: str = _setting("MLAAS_OIDC_SCOPE", "openid", str, "Scopes that a login asks the issuer for, with spaces between them.")
     requests_per_minute: int = _setting(
         "MLAAS_REQUESTS_PER_MINUTE",
         1200,
@@ -337,6 +357,9 @@ def load(environ: Mapping[str, str]) -> Settings:
     if settings.oidc_issuer and not settings.oidc_audience:
         remedy = "Name the audience that tokens for this platform have: another's must not be good here."
         raise BadSetting("MLAAS_OIDC_AUDIENCE is needed with MLAAS_OIDC_ISSUER", field="MLAAS_OIDC_AUDIENCE", remedy=remedy)
+    if settings.oidc_client_id and not settings.oidc_issuer:
+        remedy = "Name the issuer at which it is registered."
+        raise BadSetting("MLAAS_OIDC_ISSUER is needed with MLAAS_OIDC_CLIENT_ID", field="MLAAS_OIDC_ISSUER", remedy=remedy)
     expanded = {name: path.expanduser().absolute() for name in _FOLDERS_AND_FILES if (path := getattr(settings, name))}
     return dataclasses.replace(settings, **expanded)
 

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from mlaas import settings
+from mlaas.catalog_api import oidc
 from mlaas.settings import Settings
+from mlaas.testing.local_issuer import LocalIssuer
 from mlaas.web import session
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -39,18 +42,39 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(chromium: Any, web_url: str, web_settings: Settings) -> Iterator[Callable[..., Any]]:
+def issuer(web_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalIssuer]:
+    """An issuer at which people log in: another site than the web app, so that a browser keeps to what a cookie says of that."""
+    made = LocalIssuer("localhost")
+    made.redirect_uris = [f"{web_settings.url}/web/login/callback"]
+    made.claims = {"groups": ["ml-users"]}
+    of_issuer = {
+        "oidc_issuer": made.url,
+        "oidc_audience": "mlaas",
+        "oidc_client_id": made.client,
+        "oidc_role_map": "*=reader,ml-users=user",
+    }
+    for name, value in settings.named(**of_issuer).items():
+        monkeypatch.setenv(name, value)
+    settings.current.cache_clear()
+    oidc._issuer.cache_clear()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def visit(chromium: Any, web_url: str, web_settings: Settings, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """A new page of a browser that is logged in: `visit("/web/models", width=390)`; `known=False` for one that is not.
 
-    At its end it has asked no other host for anything, and its console has no error.
+    At its end it has asked no other host for anything but the issuer where there is one, and its console has no error.
     """
     contexts, faults = [], list[str]()
+    hosts = (web_url, request.getfixturevalue("issuer").url) if "issuer" in request.fixturenames else (web_url,)
 
     def open_(path: str, *, known: bool = True, width: int = 1280, **options: Any) -> Any:
         context = chromium.new_context(viewport={"width": width, "height": 844}, base_url=web_url, **options)
         contexts.append(context)
         context.set_default_timeout(20_000)
-        context.on("request", lambda request: faults.append(request.url) if not request.url.startswith(web_url) else None)
+        context.on("request", lambda asked: faults.append(asked.url) if not asked.url.startswith(hosts) else None)
         page = context.new_page()
         if known:
             page.goto(session.invitation(web_settings))

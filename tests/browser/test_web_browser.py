@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from mlaas import documents, settings
+from mlaas.catalog_api import oidc
 from mlaas.documents import shared
 from mlaas.settings import Settings
 from mlaas.tasks import Run, Tasks
+from mlaas.testing.local_issuer import LocalIssuer
 
 Visit = Callable[..., Any]
 WORST = ("serious", "critical")
@@ -183,6 +185,40 @@ def test_a_file_that_is_too_large_is_not_sent(visit: Visit) -> None:
     page.wait_for_selector("[data-progress] [role=status]:text('are taken')")
     assert violations(page) == []
     assert sent == []
+
+
+@pytest.mark.parametrize("scripted", [True, False])
+def test_somebody_logs_in_at_the_issuer_and_out(visit: Visit, issuer: LocalIssuer, scripted: bool) -> None:
+    page = visit("/web/tasks", known=False, java_script_enabled=scripted)
+    page.click("text=Log in at localhost")
+    page.click("text=Go on as ada")
+    page.wait_for_url("**/web/tasks")
+    assert page.locator("h1").inner_text() == "Tasks"
+    page.goto("/web/models/infn-structures")
+    assert page.locator("text=Move alias").count() == 0  # a user, to whom it does not belong
+    page.click("button:text('Log out')")
+    page.wait_for_url("**/web/")  # by way of the issuer
+    assert page.locator("text=Log in").first.is_visible()
+    assert any(path.startswith("/realms/test/logout?") for path in issuer.asked)
+    page.goto("/web/tasks")
+    assert page.url.endswith("/web/login?next=%2Fweb%2Ftasks")
+
+
+def test_the_login_at_an_issuer_and_its_refusals_are_accessible(visit: Visit, issuer: LocalIssuer) -> None:
+    page = visit("/web/login", known=False)
+    for path in ("/web/login", "/web/login/callback?state=x&code=y"):
+        page.goto(path)
+        page.click("summary:text('With a token')")
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme)
+            assert violations(page) == []
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    issuer.away = True
+    page.goto("/web/login")
+    oidc._issuer.cache_clear()
+    page.click("text=Log in at localhost")
+    assert "The issuer does not answer as it should" in page.inner_text("[role=alert]")
 
 
 def test_keys_lead_to_pages_and_to_the_search_field(visit: Visit) -> None:

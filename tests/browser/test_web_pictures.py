@@ -46,6 +46,7 @@ PICTURES: Mapping[str, Picture] = {
     "chain": Picture("/web/events/chain?id=training-0.94", height=700),
     "parked": Picture("/web/events/parked", height=600),
     "login": Picture("/web/login", height=420),
+    "login-issuer": Picture("/web/login", height=420),
     "phone": Picture("/web/models/infn-structures", "Classify", width=390, height=1000),
 }
 
@@ -60,10 +61,17 @@ def test_the_guide_shows_a_picture_of_each_page() -> None:
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_can_be_taken(name: str, visit: Callable[..., Any], request: pytest.FixtureRequest, tmp_path: Path) -> None:
     picture = PICTURES[name]
+    if name == "login-issuer":
+        request.getfixturevalue("issuer")
     ids = {one["task_status"]: one["task_id"] for one in Tasks(shared()).find()[0]}
     if not request.config.getoption("--pictures", default=None) and picture.button != "Classify":
         pytest.skip("only one is taken without --pictures FOLDER")
-    page = visit(picture.path.format(**ids), known=name != "login", width=picture.width, color_scheme="dark" if picture.dark else "light")
+    page = visit(
+        picture.path.format(**ids),
+        known=not name.startswith("login"),
+        width=picture.width,
+        color_scheme="dark" if picture.dark else "light",
+    )
     page.set_viewport_size({"width": picture.width, "height": picture.height})
     if name == "upload":
         page.set_input_files("input[type=file]", [{"name": "model.zip", "mimeType": "application/zip", "buffer": b"no zip"}])

@@ -76,6 +76,7 @@ def test_a_token_of_the_issuer_is_good_and_its_keys_are_asked_for_once(url: str,
     [
         ({"exp": time.time() - 3600}, "expired"),
         ({"exp": None}, "configured issuer"),
+        ({"exp": 10**400}, "configured issuer"),
         ({"nbf": time.time() + 3600}, "configured issuer"),
         ({"aud": "another"}, "audience"),
         ({"aud": None}, "configured issuer"),

@@ -6,6 +6,7 @@ for five minutes. A token that names a key which is not among them lets them be 
 
 from __future__ import annotations
 
+import hmac
 import threading
 import time
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from ..errors import Unauthenticated, Unavailable
 from ..settings import Settings
 from .roles import ORDER, Role
 
-__all__ = ["Claimed", "verified"]
+__all__ = ["TIMEOUT", "Claimed", "away", "is_fit", "logged_in", "said", "verified"]
 
 # A signature that its reader could make as well, or none, proves nothing: no HS256, no `none`.
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -35,6 +36,8 @@ LEEWAY = 30  # seconds that clocks may differ
 LONGEST_TOKEN = 16 * 1024
 LONGEST_SUBJECT = 100
 EVERYBODY = "*"
+# What an issuer that is away, or is none, makes of asking it.
+_ILL = (requests.RequestException, jwt.PyJWTError, OSError, ValueError, TypeError, KeyError, AttributeError)
 _REMEDY = "Get a new access token of the configured issuer for the configured audience."
 
 
@@ -50,21 +53,52 @@ class Claimed:
 
 def verified(token: str, settings: Settings) -> Claimed:
     """What `token` says. Raises Unauthenticated for one that is not good, Unavailable where the issuer's keys cannot be had."""
+    return _claimed(_checked(token, settings.oidc_audience, settings), settings)
+
+
+def logged_in(id_token: str, nonce: str, settings: Settings) -> Claimed:
+    """What an id token says that is the answer to a login with this `nonce`. Raises as `verified`."""
+    claims = _checked(id_token, settings.oidc_client_id, settings)
+    if not hmac.compare_digest(str(claims.get("nonce", "")).encode("utf-8", "replace"), nonce.encode()):
+        raise Unauthenticated("the id token is not the answer to this login", remedy="Log in again.")
+    if claims.get("azp", settings.oidc_client_id) != settings.oidc_client_id:
+        raise Unauthenticated("the id token is for another client", remedy="Log in again.")
+    return _claimed(claims, settings)
+
+
+def said(settings: Settings) -> Mapping[str, Any]:
+    """The issuer's discovery document. Raises Unavailable."""
     assert settings.oidc_issuer
+    return _issuer(settings.oidc_issuer).said()
+
+
+def is_fit(url: str, settings: Settings) -> bool:
+    """Whether an address of the issuer's is as safe as its own."""
+    try:
+        found = urlsplit(url)
+    except ValueError:
+        return False
+    return found.scheme in ("https", urlsplit(settings.oidc_issuer or "").scheme) and bool(found.hostname)
+
+
+def _checked(token: str, audience: str | None, settings: Settings) -> dict[str, Any]:
+    """The claims of a token that the issuer signed for `audience`."""
+    assert settings.oidc_issuer
+    assert audience
     try:
         header = jwt.get_unverified_header(token) if len(token) <= LONGEST_TOKEN else {}
         if header.get("alg") not in ALGORITHMS or not header.get("kid"):
             raise jwt.InvalidTokenError
-        claims = jwt.decode(
+        claims: dict[str, Any] = jwt.decode(
             token,
             _issuer(settings.oidc_issuer).key(str(header["kid"])),
             algorithms=ALGORITHMS,
-            audience=settings.oidc_audience,
+            audience=audience,
             issuer=settings.oidc_issuer,
             leeway=LEEWAY,
             options={"require": ["exp", "iss", "aud"]},
         )
-        return _claimed(claims, settings)
+        return {**claims, "exp": float(claims["exp"])}
     except jwt.ExpiredSignatureError:
         raise Unauthenticated("the token has expired", remedy=_REMEDY) from None
     except jwt.InvalidAudienceError:
@@ -84,7 +118,7 @@ def _claimed(claims: Mapping[str, Any], settings: Settings) -> Claimed:
         )
     groups = _names(_claim(claims, settings.oidc_groups))
     role = _role(groups | _names(_claim(claims, settings.oidc_roles)), settings.oidc_role_map)
-    return Claimed(subject, role, groups, float(claims["exp"]))
+    return Claimed(subject, role, groups, claims["exp"])
 
 
 def _role(names: frozenset[str], role_map: str) -> Role:
@@ -117,6 +151,19 @@ class _Issuer:
     def __init__(self, url: str) -> None:
         self._url, self._lock, self._not_before = url, threading.Lock(), 0.0
         self._client: PyJWKClient | None = None
+        self._said: Mapping[str, Any] = {}
+
+    def said(self) -> Mapping[str, Any]:
+        """The discovery document. Raises Unavailable where the issuer is away."""
+        with self._lock:
+            if not self._said and time.monotonic() < self._not_before:
+                raise away()
+            try:
+                self._client = self._client or self._discovered()
+                return self._said
+            except _ILL:
+                self._not_before = time.monotonic() + RETRY_SECONDS
+                raise away() from None
 
     def key(self, kid: str) -> Any:
         """The public key of this name. Raises Unauthenticated where the issuer has none, Unavailable where it is away."""
@@ -126,7 +173,7 @@ class _Issuer:
             if found := self._known(kid):
                 return found
             if time.monotonic() < self._not_before:
-                raise _away()
+                raise away()
             try:
                 self._client = self._client or self._discovered()
                 return self._client.get_signing_key(kid).key
@@ -135,10 +182,10 @@ class _Issuer:
             except PyJWKClientError:
                 if self._keys():
                     raise Unauthenticated("the token's key is none of the issuer's", remedy=_REMEDY) from None
-            except (requests.RequestException, jwt.PyJWTError, OSError, ValueError, TypeError, KeyError, AttributeError):
+            except _ILL:
                 pass
             self._not_before = time.monotonic() + RETRY_SECONDS
-            raise _away()
+            raise away()
 
     def _known(self, kid: str) -> Any:
         return next((one.key for one in self._keys() if one.key_id == kid and one.public_key_use in ("sig", None)), None)
@@ -154,6 +201,7 @@ class _Issuer:
         said = answer.json()
         if said["issuer"] != self._url or urlsplit(said["jwks_uri"]).scheme not in ("https", urlsplit(self._url).scheme):
             raise ValueError(where)
+        self._said = said
         return PyJWKClient(said["jwks_uri"], timeout=TIMEOUT, lifespan=KEPT_SECONDS, cooldown_duration=COOLDOWN)
 
 
@@ -162,6 +210,7 @@ def _issuer(url: str) -> _Issuer:
     return _Issuer(url)
 
 
-def _away() -> Unavailable:
+def away() -> Unavailable:
+    """What is raised while the issuer cannot be asked."""
     remedy = "Try again; if it lasts, tell who runs the platform to look at MLAAS_OIDC_ISSUER."
-    return Unavailable("the issuer's keys cannot be had now", retry_after=RETRY_SECONDS, remedy=remedy)
+    return Unavailable("the issuer does not answer as it should", retry_after=RETRY_SECONDS, remedy=remedy)

@@ -40,6 +40,8 @@ ROLES: Mapping[str, Role] = {
     "web.help_": "anonymous",
     "web.login": "anonymous",
     "web.enter": "anonymous",
+    "web.to_issuer": "anonymous",
+    "web.from_issuer": "anonymous",
     "web.logout": "anonymous",
     "web.nothing": "anonymous",
     "web.entries": "anonymous",

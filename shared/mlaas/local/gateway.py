@@ -65,7 +65,7 @@ def create_app(
         if process is None:
             raise NotFound(f"there is no function {name[:50]}", remedy=f"There are {', '.join(sorted(functions))}.")
         where = f"/{quote(path)}?{request.query_string.decode('latin-1')}".removesuffix("?")
-        headers = _end_to_end(request.headers)
+        headers = {"X-Forwarded-Host": request.host, **_end_to_end(request.headers)}
         answer = process.ask(request.method, where, body=body(name), headers=headers, decode_content=False, timeout=300.0)
         return answer.data, answer.status, _end_to_end(answer.headers)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 __all__ = ["FILTERS"]
 
@@ -86,6 +87,11 @@ def short(text: Any, length: int = 12) -> str:
     return str(text or "")[:length]
 
 
+def host(url: str | None) -> str:
+    """The host of an address."""
+    return urlsplit(url or "").hostname or ""
+
+
 def sentence(text: str) -> str:
     """A problem's text, as a sentence begins."""
     return text[:1].upper() + text[1:]
@@ -111,5 +117,6 @@ def _read(text: str | None) -> datetime | None:
 
 FILTERS: Mapping[str, Callable[..., str]] = {
     "number": number, "size": size, "moment": moment, "clock": clock, "ago": ago, "duration": duration, "words": words, "short": short,
+    "host": host,
     "sentence": sentence, "pretty": pretty, "compact": compact,
 }  # fmt: skip

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import flask
 
-from ..catalog_api.access import principal_of
+from ..catalog_api.access import ANONYMOUS, principal_of
 from ..errors import Unauthenticated
 from . import session
+from .issuer_pages import redirect_uri
 from .page import Page, Visit
 
 __all__ = ["PAGES"]
@@ -39,9 +41,17 @@ def enter(visit: Visit) -> Any:
 
 
 def logout(visit: Visit) -> Any:
-    """End the session."""
-    response = flask.redirect("/web/", 303)
-    session.close(response)  # type: ignore[arg-type]
+    """End the session, and go on to where the issuer ends its own.
+
+    By a page: the policy of the page with the form lets no form lead to another site, and a redirect of one is no exception.
+    """
+    response: Any = flask.redirect("/web/", 303)
+    if visit.session and visit.session.at_issuer and visit.settings.oidc_client_id:
+        from ..catalog_api import oidc_login
+
+        if where := oidc_login.leaving(redirect_uri(visit.settings), visit.settings):
+            response = replace(visit, principal=ANONYMOUS, session=None).show("left.html", where=where)
+    session.close(response)
     return response
 
 

@@ -20,7 +20,7 @@ from ..documents import Documents
 from ..errors import InvalidRequest, Unauthenticated
 from ..settings import Settings
 
-__all__ = ["Session", "accept", "check_form", "close", "current", "invitation", "open_", "way_back"]
+__all__ = ["Session", "accept", "check_form", "close", "current", "invitation", "is_secure", "open_", "signer", "way_back"]
 
 COOKIE = "mlaas_session"
 SECONDS = 12 * 3600
@@ -31,38 +31,43 @@ _USED = "invitations"  # the collection of those that were used
 
 @dataclass(frozen=True)
 class Session:
-    """A session: its id, whose it is, and the text by which this session's forms are known."""
+    """A session: its id, whose it is, the text by which this session's forms are known, and whether it began at the issuer."""
 
     id: str
     principal: Principal
     csrf: str
+    at_issuer: bool = False
 
 
 def current(settings: Settings) -> Session | None:
     """The session of this request; None where there is none, or one that is over."""
     try:
-        kept = _signer(settings, "session").loads(flask.request.cookies.get(COOKIE, ""), max_age=SECONDS)
+        kept = signer(settings, "session").loads(flask.request.cookies.get(COOKIE, ""), max_age=SECONDS)
         until = kept["until"]
         if until is not None and until < time.time():
             return None
         principal = Principal(str(kept["subject"]), kept["role"], frozenset(kept["groups"]), until)
-        return _session(settings, str(kept["id"]), principal)
+        return _session(settings, str(kept["id"]), principal, kept.get("at_issuer") is True)
     except (BadData, KeyError, TypeError):
         return None
 
 
-def open_(settings: Settings, principal: Principal, response: flask.Response) -> None:
-    """Let `response` begin a session of `principal`, as long as its credentials at most. Raises Unauthenticated where none can be."""
+def open_(settings: Settings, principal: Principal, response: flask.Response, *, at_issuer: bool = False) -> None:
+    """Let `response` begin a session of `principal`, as long as its credentials at most. Raises Unauthenticated where none can be.
+
+    After a redirect from the issuer's site a browser would not send a cookie that is for this site's own pages alone.
+    """
     if not settings.token:
         raise Unauthenticated("nobody can log in: the platform has no token", remedy="Start the catalog with MLAAS_TOKEN.")
     who = {"subject": principal.subject, "role": principal.role, "groups": _groups(principal), "until": principal.until}
-    value = _signer(settings, "session").dumps({"id": secrets.token_urlsafe(12), **who})
-    response.set_cookie(COOKIE, str(value), max_age=SECONDS, httponly=True, samesite="Strict", secure=_is_secure(), path="/web")
+    value = signer(settings, "session").dumps({"id": secrets.token_urlsafe(12), **who, "at_issuer": at_issuer})
+    sent_from = "Lax" if at_issuer else "Strict"
+    response.set_cookie(COOKIE, str(value), max_age=SECONDS, httponly=True, samesite=sent_from, secure=is_secure(), path="/web")
 
 
 def close(response: flask.Response) -> None:
     """Let `response` end the session."""
-    response.delete_cookie(COOKIE, path="/web", httponly=True, samesite="Strict", secure=_is_secure())
+    response.delete_cookie(COOKIE, path="/web", httponly=True, samesite="Strict", secure=is_secure())
 
 
 def check_form(session: Session | None) -> None:
@@ -75,14 +80,14 @@ def check_form(session: Session | None) -> None:
 
 def invitation(settings: Settings) -> str:
     """A path that logs in who opens it first, within a day. It says nothing of the token."""
-    return f"/web/enter?code={_signer(settings, 'invitation').dumps(secrets.token_urlsafe(12))!s}"
+    return f"/web/enter?code={signer(settings, 'invitation').dumps(secrets.token_urlsafe(12))!s}"
 
 
 def accept(settings: Settings, documents: Documents, code: str) -> Principal:
     """Who opens an invitation. Raises Unauthenticated for one that was used, is too old, or was never made."""
     remedy = "Log in with the token, which `mlaas up` says at its start."
     try:
-        nonce = str(_signer(settings, "invitation").loads(code, max_age=INVITATION_SECONDS))
+        nonce = str(signer(settings, "invitation").loads(code, max_age=INVITATION_SECONDS))
     except BadData:
         raise Unauthenticated("this link does not log in any more", remedy=remedy) from None
     if not documents.insert(_USED, nonce, {}):
@@ -107,11 +112,13 @@ def _groups(principal: Principal) -> list[str]:
     return kept
 
 
-def _session(settings: Settings, id: str, principal: Principal) -> Session:
-    return Session(id, principal, hmac.new((settings.token or "").encode(), f"csrf/{id}".encode(), "sha256").hexdigest())
+def _session(settings: Settings, id: str, principal: Principal, at_issuer: bool) -> Session:
+    csrf = hmac.new((settings.token or "").encode(), f"csrf/{id}".encode(), "sha256").hexdigest()
+    return Session(id, principal, csrf, at_issuer)
 
 
-def _signer(settings: Settings, purpose: str) -> URLSafeTimedSerializer:
+def signer(settings: Settings, purpose: str) -> URLSafeTimedSerializer:
+    """What signs and reads what a browser keeps for one purpose. Raises BadData where the platform has no token."""
     if not settings.token:
         raise BadData("there is no token, and so nobody can log in")
     return URLSafeTimedSerializer(
@@ -119,5 +126,6 @@ def _signer(settings: Settings, purpose: str) -> URLSafeTimedSerializer:
     )
 
 
-def _is_secure() -> bool:
+def is_secure() -> bool:
+    """Whether the browser asks by https."""
     return flask.request.is_secure or flask.request.headers.get("X-Forwarded-Proto") == "https"

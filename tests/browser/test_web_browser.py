@@ -164,11 +164,11 @@ def test_a_data_set_is_uploaded_after_a_refusal_that_is_said_in_the_page(visit: 
     page.set_input_files("input[type=file]", [offered("rows.csv", ROWS)])
     page.click("button:text-is('Upload')")
     page.wait_for_selector("#wrong-name")
-    page.fill("input[name=name]", name)
     if scripted:  # which keeps the file
-        assert violations(page) == []
         assert page.evaluate("document.activeElement.getAttribute('role')") == "alert"
-    else:
+        assert violations(page) == []
+    page.fill("input[name=name]", name)
+    if not scripted:
         page.set_input_files("input[type=file]", [offered("rows.csv", ROWS)])
     page.click("button:text-is('Upload')")
     page.wait_for_url(f"**/web/datasets/{name}?version=1")
@@ -184,7 +184,7 @@ def test_a_file_that_is_too_large_is_not_sent(visit: Visit) -> None:
     page.click("button:text-is('Upload')")
     page.wait_for_selector("[data-progress] [role=status]:text('are taken')")
     assert violations(page) == []
-    assert sent == []
+    assert "POST" not in sent
 
 
 @pytest.mark.parametrize("scripted", [True, False])

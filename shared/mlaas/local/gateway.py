@@ -60,18 +60,18 @@ def create_app(
 
     @app.route("/<name>", methods=METHODS, strict_slashes=False)
     @app.route("/<name>/<path:path>", methods=METHODS)
-    def function(name: str, path: str = "") -> tuple[bytes, int, dict[str, str]]:
+    def function(name: str, path: str = "") -> tuple[bytes, int, list[tuple[str, str]]]:
         process, request = functions.get(name.replace("_", "-")), flask.request
         if process is None:
             raise NotFound(f"there is no function {name[:50]}", remedy=f"There are {', '.join(sorted(functions))}.")
         where = f"/{quote(path)}?{request.query_string.decode('latin-1')}".removesuffix("?")
-        headers = {"X-Forwarded-Host": request.host, **_end_to_end(request.headers)}
+        headers = {"X-Forwarded-Host": request.host, **dict(_end_to_end(request.headers))}
         answer = process.ask(request.method, where, body=body(name), headers=headers, decode_content=False, timeout=300.0)
         return answer.data, answer.status, _end_to_end(answer.headers)
 
     @app.route("/web", methods=METHODS, strict_slashes=False)
     @app.route("/web/<path:path>", methods=METHODS)
-    def web(path: str = "") -> tuple[bytes, int, dict[str, str]]:
+    def web(path: str = "") -> tuple[bytes, int, list[tuple[str, str]]]:
         return function("catalog", f"web/{path}")
 
     if owner_of:
@@ -118,5 +118,6 @@ def _is_browser(request: flask.Request) -> bool:
     return request.accept_mimetypes.best_match(("application/json", "text/html")) == "text/html"
 
 
-def _end_to_end(headers: Any) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
+def _end_to_end(headers: Any) -> list[tuple[str, str]]:
+    """As pairs: an answer may set more than one cookie."""
+    return [(name, value) for name, value in headers.items() if name.lower() not in _HOP_BY_HOP]

@@ -34,6 +34,16 @@ class BrowserUpload(UploadQuery, EntryName):
     kind: Literal["models", "datasets"]
 
 
+_WORDS = "Use lowercase letters, digits, `.`, `_` and `-`, beginning with a letter or a digit"
+_WRITTEN = {
+    "name": f"{_WORDS}, at most 100.",
+    "tag": f"{_WORDS}, at most 50 for each.",
+    "language": "Use language tags such as `en` or `it`.",
+    "parent": "Use NAME:VERSION, e.g. `minilm:1`.",
+    "dataset": "Use NAME:VERSION, e.g. `affiliations:1`.",
+    FILE: "Use a name with letters and digits, at most 200.",
+}
+
 FORM = Form(
     contract=BrowserUpload,
     groups=(
@@ -116,6 +126,8 @@ def _shown(visit: Visit, written: Written) -> Any:
             one.field = FILE
         if one.field == FILE and one.detail.endswith("is required"):
             one.detail, one.remedy = "no file is chosen", "Choose one."
+        if one.remedy is None and "match pattern" in one.detail:
+            one.detail, one.remedy = "this is not written as it should be", _WRITTEN.get((one.field or "").partition(".")[0], "Correct it.")
     status = problem(written.found[0])["status"] if written.found else 200
     return visit.show("upload.html", status=status, form=FORM, written=written, beside=written.beside(), limit=visit.settings.upload_bytes)
 

@@ -14,6 +14,7 @@ import werkzeug.test
 
 from mlaas import documents, http_server, models, serve, settings
 from mlaas import served as served_counts
+from mlaas.catalog_api import request_counts
 from mlaas.local.processes import free_port
 from mlaas.settings import Settings
 from mlaas.testing import web_platform
@@ -47,6 +48,7 @@ def home(home_settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     models.forget()
     yield settings.current()
     served_counts.forget()
+    request_counts.forget()
     documents.shared().close()
     settings.current.cache_clear()
 

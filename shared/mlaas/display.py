@@ -248,6 +248,22 @@ def rows(found: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bo
     console.print(table)
 
 
+def quotas(page: Mapping[str, Any], as_json: bool) -> None:
+    """A row for each quota of each owner."""
+    if as_json:
+        json_(page)
+        return
+    table = _table("owner", "quota", "limit", "used", "resets")
+    for one in page["items"]:
+        for name, quota in one.items():
+            if name != "owner":
+                limit = f"{quota['limit'] or 'none'}{' (own)' if quota['own'] else ''}"
+                table.add_row(escape(one["owner"]), name, limit, str(quota["used"]), quota["resets"] or "")
+    console.print(table)
+    if page["next"]:
+        note(f"There are more: --cursor {page['next']}")
+
+
 def entries(page: Mapping[str, Any], as_json: bool) -> None:
     """A row for each entry that was found."""
     if as_json:

@@ -19,6 +19,7 @@ __all__ = [
     "OutOfRange",
     "Outdated",
     "Overloaded",
+    "QuotaExceeded",
     "StoreAway",
     "TooLarge",
     "Unauthenticated",
@@ -96,6 +97,10 @@ class StoreAway(Unavailable):
 
 class Overloaded(Unavailable):
     """Not now: more work than this process may hold at once."""
+
+
+class QuotaExceeded(Overloaded):
+    """Not now: whoever asks, or one of their groups, has used what they may."""
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from .errors import (
     Outdated,
     OutOfRange,
     Overloaded,
+    QuotaExceeded,
     TooLarge,
     Unauthenticated,
     Unavailable,
@@ -61,6 +62,7 @@ _STATUSES: tuple[tuple[type[MlaasError], int, str], ...] = (
     (TooLarge, 413, "Request too large"),
     (OutOfRange, 416, "Range not satisfiable"),
     (InvalidRequest, 422, "Invalid request"),
+    (QuotaExceeded, 429, "Quota exceeded"),
     (Overloaded, 429, "Overloaded"),
     (Unavailable, 503, "Unavailable"),
 )

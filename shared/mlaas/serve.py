@@ -206,9 +206,10 @@ def _stop(state: State) -> None:
 
 
 def _write_counts() -> None:
-    """Write what was served and is not written yet; nothing is imported where nothing was."""
-    if served := sys.modules.get(f"{__package__}.served"):
-        served.close()
+    """Write what was counted and is not written yet; nothing is imported where nothing was."""
+    for name in ("served", "catalog_api.request_counts"):
+        if counts := sys.modules.get(f"{__package__}.{name}"):
+            counts.close()
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -58,6 +58,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
 def _share(text: str) -> float:
     number = float(text)
     if not 0 <= number <= 1:  # nor is NaN
@@ -200,6 +207,28 @@ class Settings:
         int,
         "Requests that one person, or one address without a token, may send to the catalog and its pages in a minute, to each process; "
         "0 is no limit, and the platform's token has none.",
+    )
+    quota_requests_per_day: int = _setting(
+        "MLAAS_QUOTA_REQUESTS_PER_DAY",
+        0,
+        _natural,
+        "Requests that one person with a token may send to the catalog in a day (UTC), to all its processes together; 0 is no limit, and "
+        "administrators have none.",
+    )
+    quota_storage_bytes: int = _setting(
+        "MLAAS_QUOTA_STORAGE_BYTES", 0, _natural, "Bytes that the entries of one person may have in the catalog together; 0 is no limit."
+    )
+    quota_training_seconds: int = _setting(
+        "MLAAS_QUOTA_TRAINING_SECONDS", 0, _natural, "Seconds that the trainings of one person may run within 30 days; 0 is no limit."
+    )
+    quota_group_requests_per_day: int = _setting(
+        "MLAAS_QUOTA_GROUP_REQUESTS_PER_DAY", 0, _natural, "The same requests, for all members of a group together."
+    )
+    quota_group_storage_bytes: int = _setting(
+        "MLAAS_QUOTA_GROUP_STORAGE_BYTES", 0, _natural, "The same bytes, for the entries that belong to a group."
+    )
+    quota_group_training_seconds: int = _setting(
+        "MLAAS_QUOTA_GROUP_TRAINING_SECONDS", 0, _natural, "The same seconds, for the trainings that belong to a group."
     )
     cors_origins: str = _setting(
         "MLAAS_CORS_ORIGINS",

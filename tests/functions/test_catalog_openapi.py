@@ -42,6 +42,7 @@ def test_no_request_ends_in_a_server_error_or_an_answer_that_is_not_described(ap
     described.app = app
     found = described[operation.path][operation.method]
     known = {"kind": "models", "name": "physics-lm", "version": "1", "alias": "production", "file": "config.json", "task": TASK}
+    known["owner"] = "group:physics"
 
     @hypothesis_settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(case=found.as_strategy(generation_mode=GenerationMode.POSITIVE) | found.as_strategy(generation_mode=GenerationMode.NEGATIVE))

@@ -42,6 +42,8 @@ COMMANDS = {
     "getTask": "tasks show",
     "cancelTask": "tasks cancel",
     "listEvents": "events",
+    "listQuotas": "quotas show",
+    "setQuotas": "quotas set",
 }
 
 

@@ -28,7 +28,10 @@ log = logging.getLogger("mlaas")
 
 @dataclass(frozen=True)
 class Change:
-    """A record. `target` is the version, alias or task that was meant, `made` where the result is; `time` is ISO 8601 in UTC."""
+    """A record. `target` is the version, alias, task or owner of a quota that was meant, `made` where the result is.
+
+    `time` is ISO 8601 in UTC.
+    """
 
     subject: str
     operation: str
@@ -53,7 +56,7 @@ class Record:
 def recorded(documents: Documents, subject: str, operation: str, path: Mapping[str, str]) -> Iterator[Record]:
     """Record the change that is made inside, and what becomes of it. Raises Unavailable, before anything is changed, if it cannot."""
     key, record = str(uuid.uuid4()), Record()
-    target = next((path[name] for name in ("version", "alias", "task", "task_id") if name in path), None)
+    target = next((path[name] for name in ("version", "alias", "task", "task_id", "owner") if name in path), None)
     named = {"kind": path.get("kind"), "name": path.get("name"), "target": target}
     body: dict[str, Any] = {name: value[:_LONGEST] if value else None for name, value in named.items()}
     body |= {"subject": subject, "operation": operation, "outcome": "begun", "reason": None, "made": None}

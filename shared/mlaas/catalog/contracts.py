@@ -34,6 +34,11 @@ __all__ = [
     "Move",
     "PageQuery",
     "Problem",
+    "QuotaChange",
+    "QuotaOf",
+    "QuotaPage",
+    "QuotaShown",
+    "QuotasQuery",
     "TaskPage",
     "TasksQuery",
     "UploadQuery",
@@ -335,7 +340,7 @@ class ChangeShown(Contract):
     operation: str
     kind: str | None = None
     name: str | None = None
-    target: str | None = Field(None, description="The version, alias or task that was meant.")
+    target: str | None = Field(None, description="The version, alias, task, or owner of a quota that was meant.")
     time: str
     outcome: OutcomeOfChange
     reason: str | None = None
@@ -347,6 +352,50 @@ class ChangePage(Contract):
 
     items: list[ChangeShown]
     next: str | None = None
+
+
+class QuotasQuery(Contract):
+    """Whose quotas: an administrator sees those of all, anybody else their own and those of their groups."""
+
+    owner: str | None = Field(None, min_length=1, max_length=100, description="Only this subject, or `group:NAME`.")
+    limit: Limit = 20
+    cursor: Cursor | None = None
+
+
+class QuotaOf(Contract):
+    """One quota."""
+
+    limit: int = Field(description="0 is no limit.")
+    used: int
+    resets: str | None = Field(None, description="When there is room again by itself; never for storage.")
+    own: bool = Field(description="Whether an administrator has set this limit for this owner.")
+
+
+class QuotaShown(Contract):
+    """What a subject, or all of a group together, may use, and have used."""
+
+    owner: str
+    requests_per_day: QuotaOf
+    storage_bytes: QuotaOf
+    training_seconds: QuotaOf = Field(description="Within the last 30 days.")
+
+
+class QuotaPage(Contract):
+    """The quotas of some owners, in the order of their names; `next` is the cursor of the next page."""
+
+    items: list[QuotaShown]
+    next: str | None = None
+
+
+Quota = Annotated[int | None, Field(ge=0, le=2**53, description="0 is no limit, null what the settings say.")]
+
+
+class QuotaChange(Contract):
+    """The limits of one owner; what is left out is as the settings say."""
+
+    requests_per_day: Quota = None
+    storage_bytes: Quota = None
+    training_seconds: Quota = None
 
 
 class Problem(Contract):

@@ -24,6 +24,12 @@ _PATH: dict[str, dict[str, Any]] = {
     "version": {"type": "string", "pattern": "^([1-9][0-9]{0,8}|latest)$"},
     "file": {"type": "string", "minLength": 1, "description": "Its slashes may stand as they are."},
     "task": {"type": "string", "minLength": 1, "maxLength": 200},
+    "owner": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 100,
+        "description": "A subject, or `group:NAME`; slashes may stand as they are.",
+    },
 }
 _CONDITION = [
     {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": why}

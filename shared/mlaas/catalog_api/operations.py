@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import IO, Any
 
 import flask
 from pydantic import BaseModel
@@ -16,9 +16,9 @@ from ..catalog import KINDS, Catalog, Kind, aliases, contracts, listing, usage
 from ..catalog.entries import Entry
 from ..catalog.kinds import NOUNS
 from ..contracts import Contract
-from ..errors import InvalidRequest, NotFound, Outdated
+from ..errors import InvalidRequest, NotFound, Outdated, TooLarge
 from ..settings import Settings
-from . import files, received, shown, uploads
+from . import files, quotas, received, shown, uploads
 from .access import Principal
 from .roles import ROLES, Role
 
@@ -91,6 +91,11 @@ class Asked:
             raise Outdated("`If-Match` is not the `ETag` of this", field="If-Match", remedy="Send the `ETag` that reading it gave.")
         return int(text)
 
+    @property
+    def quotas(self) -> quotas.Quotas | None:
+        """The quotas that hold for whoever asks; None for an administrator, who has none."""
+        return None if self.principal.has("admin") else quotas.Quotas(self.catalog.documents, self.settings)
+
     def pointing(self) -> dict[str, str]:
         """Alias to version."""
         return self.catalog.aliases_of(self.kind, self.name)
@@ -119,6 +124,7 @@ class Operation:
     conditional: bool = False
     statuses: tuple[int, ...] = field(default=())
     upload: bool = False
+    counts: bool = True  # for the quota of requests
 
     @property
     def role(self) -> Role:
@@ -147,10 +153,13 @@ def change_entry(asked: Asked) -> Answer:
     texts = {"description": changes["description"] or ""} if "description" in changes else {}
     if changes.get("visibility", "") is None:
         raise InvalidRequest("`visibility` cannot be empty", field="visibility", remedy="Use public, institute or private.")
+    given = {**changes, **lists, **texts}
     if "owner" in changes:
         asked.principal.require_giving(changes["owner"])
-    changed = asked.catalog.entries.change(asked.kind, asked.name, {**changes, **lists, **texts}, if_revision=asked.revision())
-    return _entry(asked, changed)
+        if asked.quotas and changes["owner"] != asked.entry().owner:
+            with asked.quotas.held(changes["owner"], quotas.size_of(asked.catalog, asked.kind, asked.name)):
+                return _entry(asked, asked.catalog.entries.change(asked.kind, asked.name, given, if_revision=asked.revision()))
+    return _entry(asked, asked.catalog.entries.change(asked.kind, asked.name, given, if_revision=asked.revision()))
 
 
 def _entry(asked: Asked, entry: Entry) -> Answer:
@@ -178,14 +187,16 @@ def get_version(asked: Asked) -> Answer:
 
 
 def upload_version(asked: Asked) -> Answer:
-    request, limit = flask.request, asked.settings.upload_bytes
-    answer = uploaded(asked, lambda file: received.receive(request.stream, file, limit, length=request.content_length))
+    answer = uploaded(asked, flask.request.stream, flask.request.content_length)
     status = 201 if answer.version else 202
     return flask.Response(answer.model_dump_json(exclude_none=True), status, {"Location": answer.href}, content_type="application/json")
 
 
-def uploaded(asked: Asked, receive: Callable[[Path], None]) -> contracts.Uploaded:
-    """Publish what `receive` writes to a file, if whoever asks may; `asked.query` says what it is. Raises as `uploads.take` does."""
+def uploaded(asked: Asked, stream: IO[bytes], length: int | None = None) -> contracts.Uploaded:
+    """Publish the file in `stream`, of `length` bytes if that is known, if whoever asks may; `asked.query` says what it is.
+
+    Raises as `received.receive` and `uploads.take` do.
+    """
     said: contracts.UploadQuery = asked.query
     if asked.catalog.versions(asked.kind, asked.name, limit=1):
         asked.entry()
@@ -195,14 +206,29 @@ def uploaded(asked: Asked, receive: Callable[[Path], None]) -> contracts.Uploade
         _check_readable(asked, said)
     with jobs.workspace(asked.settings) as folder:
         file = folder / said.filename
-        receive(file)
+        received.receive(stream, file, *_most(asked, said), length=length)
         asked.require_owner()  # the upload may have taken minutes
-        done = uploads.take(asked.kind, asked.name, file, uploads.About.of(said), asked.settings)
+        room = partial(asked.quotas.held, _owner(asked, said)) if asked.quotas else uploads.unlimited
+        done = uploads.take(asked.kind, asked.name, file, uploads.About.of(said), asked.settings, room)
     where = shown.href(asked.kind, asked.name)
     if done.version is None:
         return contracts.Uploaded(status="pending", task_id=done.task_id, href=where)
     number = done.version["version"]
     return contracts.Uploaded(status="published", version=number, href=f"{where}/versions/{number}")
+
+
+def _owner(asked: Asked, said: contracts.UploadQuery) -> str | None:
+    """Whose storage an upload takes."""
+    entry = asked.catalog.entries.get(asked.kind, asked.name)
+    return entry.owner if entry else said.owner
+
+
+def _most(asked: Asked, said: contracts.UploadQuery) -> tuple[int, TooLarge | None]:
+    """How many bytes an upload may have, and why no more where that is not MLAAS_UPLOAD_BYTES."""
+    most, owner = asked.settings.upload_bytes, _owner(asked, said)
+    if asked.quotas and owner and (room := asked.quotas.room(owner)) is not None and room < most:
+        return room, asked.quotas.full(owner)
+    return most, None
 
 
 def _check_readable(asked: Asked, said: contracts.UploadQuery) -> None:

@@ -36,6 +36,8 @@ ROLES: Mapping[str, Role] = {
     "listEvents": "user",
     "cancelTask": "admin",  # a task does not say whose it is
     "listChanges": "admin",
+    "listQuotas": "reader",  # their own, and those of their groups
+    "setQuotas": "admin",
     "web.start": "anonymous",
     "web.help_": "anonymous",
     "web.login": "anonymous",

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import flask
+from werkzeug.routing import PathConverter
 
 from .. import logs, metrics
 from ..catalog import Catalog, audit
@@ -20,7 +21,7 @@ from ..documents import shared
 from ..errors import InvalidRequest, Malformed, MlaasError, NotFound
 from ..runtime import check_size, defect_response, outcome_of, problem_response
 from ..settings import Settings, current
-from . import headers, openapi, rates
+from . import headers, openapi, rates, request_counts
 from .access import Principal
 from .interface import OPERATIONS
 from .operations import Asked, Operation
@@ -45,14 +46,22 @@ class Routes:
     def blueprint(self) -> flask.Blueprint:
         """For the server's application."""
         made = flask.Blueprint("catalog", __name__)
+        made.record(lambda state: state.app.url_map.converters.update(anything=_Anything))
         made.add_url_rule("/openapi.json", "openapi", lambda: flask.jsonify(openapi.document()))
         for one in OPERATIONS:
-            rule = re.sub(r"{(\w+)}", r"<\1>", one.path).replace("<file>", "<path:file>")
+            rule = re.sub(r"{(\w+)}", r"<\1>", one.path).replace("<file>", "<path:file>").replace("<owner>", "<anything:owner>")
             made.add_url_rule(rule, one.id, partial(_answered, one), methods=[one.method])
         for rule in ("/v1", "/v1/<path:_>"):
             made.add_url_rule(rule, "nothing", _nothing, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
         made.after_request(headers.guarded)
         return made
+
+
+class _Anything(PathConverter):
+    """The rest of a path, whatever is in it: lines and slashes too."""
+
+    regex = "(?s:.+)"
+    part_isolating = False
 
 
 def _nothing(**_: str) -> Any:
@@ -82,6 +91,8 @@ def _done(operation: Operation, path: dict[str, str]) -> Any:
     """The response; what changes something is recorded, also where it is refused to somebody who is known."""
     settings = current()
     principal = rates.admitted(flask.request.headers.get("Authorization"), flask.request.remote_addr, settings)
+    if operation.counts:
+        request_counts.take(principal, settings)
     if not operation.changes or principal.subject is None:
         return _response(operation.handler(_asked(operation, path, principal)))
     with audit.recorded(shared(settings), principal.subject, operation.id, path) as record:

@@ -6,7 +6,8 @@ A folder with a checkpoint but without an ONNX graph is stored, and a job is ask
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from ..storage import manifests
 from ..tasks import Tasks
 from . import tables
 
-__all__ = ["About", "Outcome", "take"]
+__all__ = ["About", "Outcome", "Room", "take", "unlimited"]
+
+Room = Callable[[int], AbstractContextManager[None]]  # holds so many bytes of a quota while they are stored; raises TooLarge
 
 CARD_BYTES = 200_000
 _EITHER = "model.onnx, tokenizer.json and config.json, or config.json and model.safetensors"
@@ -62,7 +65,12 @@ class Outcome:
     task_id: str | None = None
 
 
-def take(kind: Kind, name: str, file: Path, about: About, settings: Settings) -> Outcome:
+def unlimited(_: int) -> AbstractContextManager[None]:
+    """Room for anything."""
+    return nullcontext()
+
+
+def take(kind: Kind, name: str, file: Path, about: About, settings: Settings, room: Room = unlimited) -> Outcome:
     """Publish `file`, an archive or a single data file, as a version of `name`; its folder is for work and is changed.
 
     Raises InvalidRequest with the reason where it is nothing that can be served or read, TooLarge, and as `storage.publish` does.
@@ -72,6 +80,11 @@ def take(kind: Kind, name: str, file: Path, about: About, settings: Settings) ->
         if ref:
             catalog.resolve(what, ref["name"], revision=ref["version"])  # type: ignore[arg-type]
     folder = _unpacked(file, settings)
+    with room(sum((folder / one).stat().st_size for one in manifests.files_of(folder))):
+        return _taken(catalog, kind, name, folder, about, settings)
+
+
+def _taken(catalog: Catalog, kind: Kind, name: str, folder: Path, about: About, settings: Settings) -> Outcome:
     if kind == "models":
         return _model(catalog, name, folder, about, settings)
     if kind == "datasets":

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import catalog_versions, events, platform, predict, render, status, work
+from . import catalog_versions, events, platform, predict, quotas, render, status, work
 
 __all__ = ["app", "main"]
 
@@ -29,6 +29,7 @@ for group in (platform, status, predict, work, events):
 app.add_typer(work.tasks_app, name="tasks")
 app.add_typer(catalog_versions.catalog_app, name="catalog")
 app.add_typer(events.events_app, name="events")
+app.add_typer(quotas.quotas_app, name="quotas")
 app.add_typer(render.render_app, name="render")
 
 

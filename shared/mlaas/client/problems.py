@@ -87,7 +87,7 @@ def _named(urn: str) -> type[MlaasError] | None:
     if not urn.startswith(_URN):
         return None
     name = re.sub(r"(?:^|-)([a-z])", lambda found: found[1].upper(), urn.removeprefix(_URN))
-    return next((kind for kind in {*_BY_STATUS.values(), errors.StoreAway} if kind.__name__ == name), None)
+    return next((kind for kind in {*_BY_STATUS.values(), errors.QuotaExceeded, errors.StoreAway} if kind.__name__ == name), None)
 
 
 def _noted(error: MlaasError) -> MlaasError:

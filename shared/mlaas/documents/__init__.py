@@ -20,16 +20,19 @@ __all__ = ["INDEXED", "Between", "Documents", "Stored", "connect", "shared"]
 
 # Fields that `find` matches often; the backends keep an index for each.
 INDEXED: Mapping[str, tuple[str, ...]] = {
-    "tasks": ("task_status", "outbox_pending"),
+    "tasks": ("task_status", "outbox_pending", "owner", "asked_by"),
     "models": ("name", "digest"),
     "indexes": ("name", "digest", "model_name"),
     "datasets": ("name", "digest", "sha256"),
     "aliases": ("kind",),
-    "entries": ("kind",),
+    "entries": ("kind", "owner"),
     "usage": ("kind",),
     "ledger": ("status", "event_id"),
     "events": ("task_id", "type", "capability", "time", "chain"),
     "replays": (),
+    "quotas": (),
+    "quota_requests": (),
+    "quota_storage": (),
     "audit": ("subject", "operation", "name", "time"),
 }
 

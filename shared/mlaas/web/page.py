@@ -23,7 +23,7 @@ from .. import logs, metrics
 from ..catalog import KINDS, Catalog, Kind, audit
 from ..catalog.entries import Entry
 from ..catalog.kinds import NOUNS
-from ..catalog_api import rates
+from ..catalog_api import rates, request_counts
 from ..catalog_api.access import ANONYMOUS, Principal
 from ..catalog_api.roles import ROLES, Role
 from ..documents import Documents, shared
@@ -124,6 +124,7 @@ def answered(page: Page) -> View:
                     page.prepare(settings)
                 if flask.request.method == "POST":
                     session.check_form(visit.session)
+                    request_counts.take(visit.principal, settings)
                 if role != "anonymous" and visit.principal == ANONYMOUS:
                     return _to_login(visit)
                 return _seen(page, visit, path)

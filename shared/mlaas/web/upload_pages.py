@@ -11,7 +11,7 @@ from werkzeug.formparser import FormDataParser
 
 from .. import archives
 from ..catalog.contracts import EntryName, Uploaded, UploadQuery
-from ..catalog_api import operations, received
+from ..catalog_api import operations
 from ..catalog_api.operations import Asked
 from ..contracts import parse
 from ..dataset_files import EXTENSIONS
@@ -115,8 +115,8 @@ def _made(visit: Visit, request: dict[str, Any]) -> str:
     query = parse(UploadQuery, {name: value for name, value in request.items() if name not in path})
     asked = Asked(catalog=visit.catalog, principal=visit.principal, settings=visit.settings, path=path, query=query)
     asked.require_owner()
-    stream, limit = flask.request.files[FILE].stream, visit.settings.upload_bytes
-    done: Uploaded = operations.uploaded(asked, lambda file: received.receive(stream, file, limit))
+    stream = flask.request.files[FILE].stream
+    done: Uploaded = operations.uploaded(asked, stream)
     return f"/web/tasks/{done.task_id}" if done.task_id else f"/web/{asked.kind}/{asked.name}?version={done.version}"
 
 

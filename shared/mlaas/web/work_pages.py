@@ -10,6 +10,7 @@ from typing import Any
 import flask
 
 from ..catalog import listing
+from ..catalog_api.quotas import Quotas
 from ..contracts import parse
 from ..errors import MlaasError, NotFound
 from ..runtime import problem
@@ -59,6 +60,8 @@ def _asked(visit: Visit, capability: str, form: Form) -> Any:
     written.check()
     if not written.found:
         try:
+            if capability == "train" and visit.principal.subject and not visit.principal.has("admin"):
+                Quotas(visit.documents, visit.settings).require_training([visit.principal.subject])
             answer = ask(visit.settings, capability, written.request, key=sent.get("key") or None)
             return flask.redirect(f"/web/tasks/{answer.data['task_id']}", 303)
         except MlaasError as error:

@@ -817,6 +817,8 @@ class Task(Contract):
     task_id: str
     task_status: Literal["accepted", "running", "succeeded", "failed", "cancelled"]
     capability: Literal["train", "model", "index", "classify", "fill_mask", "search"]
+    owner: str | None = Field(None, description="Whose it is: a subject, or `group:NAME`; nobody's but the administrators' by default.")
+    asked_by: str | None = Field(None, description="The subject of who asked for it, where that is known.")
     request: dict[str, Any]
     stats: Stats
     progress: Progress = Progress()

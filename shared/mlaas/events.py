@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the functions below import what they need of it: a cold sta
 
 __all__ = [
     "CAPABILITIES",
+    "HTTP_SOURCE",
     "STATES",
     "build",
     "derived_id",
@@ -48,6 +49,7 @@ __all__ = [
 PREFIX = "it.infn.mlaas"
 CAPABILITIES = ("classify", "fill_mask", "ner", "answer", "embed", "generate", "search", "index", "train", "model")
 STATES = ("requested", "accepted", "progressed", "succeeded", "failed", "cancelled")
+HTTP_SOURCE = "/mlaas/http"  # the source of the events that requests over HTTP stand for
 KAFKA_RECORD = "dev.knative.kafka.event"  # the type Knative's KafkaSource gives to a record that is no CloudEvent
 STRUCTURED = "application/cloudevents+json"
 _IDS = uuid.UUID("6f0d9f5e-6d1c-5b0a-9a53-0f6c1c1c4d0a")

@@ -179,7 +179,7 @@ class Function(Generic[R, S]):
         if self.answer and not self._has_to_accept(asked):
             return self.answered(asked).model_dump_json(exclude_none=True).encode(), 200, {"Content-Type": JSON}
         assert self.accept, "a function answers or accepts"
-        cause = events.new(self.capability, data, source="/mlaas/http", id=request.headers.get("Idempotency-Key"))
+        cause = events.new(self.capability, data, source=events.HTTP_SOURCE, id=request.headers.get("Idempotency-Key"))
         return _json(self.accept(asked, cause, True).data, 202)
 
     def answered(self, asked: R) -> S:

@@ -9,6 +9,7 @@ and the outbox of the events that it owes: a final state and its completion even
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -26,11 +27,12 @@ from .settings import current
 if TYPE_CHECKING:
     from cloudevents.http import CloudEvent
 
-__all__ = ["FINAL", "MAX_ATTEMPTS", "Cancelled", "Run", "Superseded", "Tasks", "public"]
+__all__ = ["FINAL", "MAX_ATTEMPTS", "Cancelled", "Ownership", "Run", "Superseded", "Tasks", "public"]
 
 FINAL = ("succeeded", "failed", "cancelled")
 MAX_ATTEMPTS = 3
 _COLLECTION = "tasks"
+_CLAIMS = "claims"  # whose the tasks will be that requests with these ids make
 
 log = logging.getLogger("mlaas")
 _ENVELOPE_BYTES = 8192  # what an event needs beside its data
@@ -54,6 +56,18 @@ class Run:
     request: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Ownership:
+    """Whose a task is: `owner` is a subject or `group:NAME`, None for the administrators alone; `asked_by` the subject of who asked."""
+
+    owner: str | None = None
+    asked_by: str | None = None
+
+    def document(self) -> dict[str, str]:
+        """What a task says of it."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
 def public(body: Mapping[str, Any]) -> dict[str, Any]:
     """The task as its owner sees it, without the ledger's and the outbox's fields."""
     return Task.model_validate({name: body[name] for name in Task.model_fields if name in body}).model_dump(exclude_none=True)
@@ -66,17 +80,37 @@ class Tasks:
     documents: Documents
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def accept(self, capability: str, request: Mapping[str, Any], cause: CloudEvent, *, part: str = "", publish: bool) -> CloudEvent:
+    def claim(self, capability: str, key: str, ownership: Ownership) -> str:
+        """Say whose the task is that a request over HTTP with the Idempotency-Key `key` will make, before it is sent; the task's id.
+
+        A request itself never says it, so that nobody sends one in another's name: only who reaches the document store can.
+        The first claim stands.
+        """
+        task_id = events.derived_id(events.HTTP_SOURCE, key, capability, "task", "")
+        self.documents.insert(_CLAIMS, task_id, ownership.document())
+        return task_id
+
+    def accept(
+        self,
+        capability: str,
+        request: Mapping[str, Any],
+        cause: CloudEvent,
+        *,
+        part: str = "",
+        publish: bool,
+        ownership: Ownership | None = None,
+    ) -> CloudEvent:
         """Record the task that `cause` asks for, once, and return its accepted event, the same each time.
 
         `part` tells apart several tasks of one cause. With `publish` the event goes out through the outbox; without,
-        the caller replies with it.
+        the caller replies with it. The task is whose `ownership` says, else who claimed it, else nobody's.
         """
         task_id = events.derived_id(cause["source"], cause["id"], capability, "task", part)
         task = {
             "task_id": task_id,
             "task_status": "accepted",
             "capability": capability,
+            **(ownership.document() if ownership else self._claimed(task_id)),
             "request": dict(request),
             "stats": {"submitted": self._now()},
         }
@@ -88,6 +122,12 @@ class Tasks:
         if self.documents.insert(_COLLECTION, task_id, body):
             log.info("task.accepted", extra={"fields": {"task_id": task_id, "capability": capability}})
         return events.from_json(self._get(task_id).body["accepted"])
+
+    def ownership(self, task_id: str) -> Ownership:
+        """Whose a task is; nobody's where there is none."""
+        stored = self.documents.get(_COLLECTION, task_id)
+        body = stored.body if stored else {}
+        return Ownership(body.get("owner"), body.get("asked_by"))
 
     def known(self, capability: str, cause: CloudEvent) -> CloudEvent | None:
         """The accepted event of the task that `cause` has made already: a redelivery is not judged again."""
@@ -106,9 +146,14 @@ class Tasks:
         """The last lines that the task's job logged, oldest first, as `logs.Tail` has them. Raises NotFound."""
         return list(self._get(task_id).body.get("log") or [])
 
-    def find(self, *, status: str | None = None, limit: int = 100, before: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
-        """Tasks, newest first, and the cursor of the next page."""
-        found = self.documents.find(_COLLECTION, {"task_status": status} if status else {}, limit=limit, before=before)
+    def find(
+        self, *, status: str | None = None, owners: tuple[str, ...] | None = None, limit: int = 100, before: str | None = None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Tasks, newest first, and the cursor of the next page; with `owners`, those that belong to one of them."""
+        match = {"task_status": status, "owner": owners}
+        found = self.documents.find(
+            _COLLECTION, {name: value for name, value in match.items() if value is not None}, limit=limit, before=before
+        )
         return [public(stored.body) for stored in found], found[-1].cursor if len(found) == limit else None
 
     def begin(self, task_id: str) -> Run | None:
@@ -202,9 +247,10 @@ class Tasks:
             for envelope in stored.body["outbox"]:
                 yield stored.key, events.from_json(envelope)
 
-    def counts(self) -> dict[str, int]:
-        """How many tasks there are, by status."""
-        return {status: self.documents.count(_COLLECTION, {"task_status": status}) for status in ("accepted", "running", *FINAL)}
+    def counts(self, owners: tuple[str, ...] | None = None) -> dict[str, int]:
+        """How many tasks there are, by status; with `owners`, of those that belong to one of them."""
+        whose: dict[str, Any] = {} if owners is None else {"owner": owners}
+        return {status: self.documents.count(_COLLECTION, {"task_status": status, **whose}) for status in ("accepted", "running", *FINAL)}
 
     def owed_count(self) -> int:
         """How many tasks owe events."""
@@ -218,6 +264,10 @@ class Tasks:
             body["outbox_pending"] = bool(body["outbox"])
 
         self._change(task_id, remove)
+
+    def _claimed(self, task_id: str) -> dict[str, Any]:
+        claim = self.documents.get(_CLAIMS, task_id)
+        return claim.body if claim else {}
 
     def _get(self, task_id: str) -> Stored:
         stored = self.documents.get(_COLLECTION, task_id)

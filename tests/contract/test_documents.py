@@ -98,6 +98,15 @@ def test_find_and_count_match_a_range_of_texts_its_low_end_included(documents: D
     assert documents.count("events", {"time": between, "type": "a"}) == len(found)
 
 
+def test_find_and_count_match_any_text_of_a_tuple(documents: Documents) -> None:
+    for key, owner in (("a", "ada"), ("b", "group:x"), ("c", "eve"), ("d", None)):
+        documents.insert("tasks", key, {"owner": owner, "task_status": "running"})
+    documents.insert("tasks", "e", {"task_status": "running"})
+    assert [one.key for one in documents.find("tasks", {"owner": ("ada", "group:x")})] == ["b", "a"]
+    assert documents.count("tasks", {"owner": ("ada", "group:x"), "task_status": "running"}) == 2
+    assert documents.count("tasks", {"owner": ("nobody",)}) == 0
+
+
 def test_count_says_how_many_match_and_zero_where_there_is_no_collection(documents: Documents) -> None:
     for number in range(150):
         documents.insert("tasks", str(number), {"task_status": "running" if number % 3 else "failed"})

@@ -97,10 +97,13 @@ def test_a_hugging_face_folder_with_onnx_is_published(url: str, bundle: Path, tm
 @pytest.mark.training
 def test_a_checkpoint_without_onnx_becomes_a_task_whose_job_exports_it(url: str, home: Settings, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoint", BertForMaskedLM)
-    done = send(url, "models/pending", zip_of(checkpoint), "checkpoint.zip", task="masked-lm", licence="mit", visibility="public")
+    done = send(
+        url, "models/pending", zip_of(checkpoint), "checkpoint.zip", task="masked-lm", licence="mit", visibility="public", owner="ada"
+    )
     assert (done.status_code, done.json()["status"]) == (202, "pending"), done.text
     task = Tasks(shared()).get(done.json()["task_id"])
     assert (task["task_status"], task["capability"]) == ("accepted", "model")
+    assert (task["owner"], task["asked_by"]) == ("ada", "token")
     assert task["request"]["model_save"] == {"path": "uploads/models/pending", "storage_type": "local", "name": "pending", "licence": "mit"}
     assert storage.exists(task["request"]["model"]["path"], "local", settings=home)
     assert shared().get("tasks", task["task_id"]).body["outbox_pending"]

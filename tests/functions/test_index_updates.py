@@ -13,7 +13,7 @@ from mlaas.contracts import IndexRequest, VectorStoreRef, parse
 from mlaas.documents import shared
 from mlaas.errors import InvalidRequest, NotFound
 from mlaas.settings import Settings
-from mlaas.tasks import Tasks
+from mlaas.tasks import Ownership, Tasks
 from mlaas.testing.homes import ABSTRACTS
 
 COLUMNS = {"page_content_column": "abstract", "id_column": "id"}
@@ -114,6 +114,26 @@ def test_an_index_that_was_updated_follows_its_model_with_the_documents_that_it_
     assert again["update"] == {}
     assert "dataset" not in again
     assert built(again, home)["count"] == 3
+
+
+def test_a_build_after_a_training_is_whose_that_was_and_one_that_follows_the_model_whose_its_index_is(
+    home: Settings, first: dict[str, Any]
+) -> None:
+    tasks, catalog = Tasks(shared()), Catalog(shared())
+    catalog.entry("indexes", first["name"])
+    catalog.entries.change("indexes", first["name"], {"owner": "bob"})
+    training = tasks.accept("train", {}, events.new("train", {}), publish=False, ownership=Ownership("group:physics", "ada"))
+    save = {"path": "indexes/asked-for", "storage_type": "local"}
+    asked = {"index_after": [{"dataset": {"path": "some.jsonl"}, "vector_store_save": save}]}
+    result = {"model": {"name": "minilm", "version": "2"}}
+    indexing.follow(events.new("train", {"task_id": training["subject"], "request": asked, "result": result}))
+    whose = {
+        one["request"]["vector_store_save"]["path"]: (one.get("owner"), one.get("asked_by"))
+        for one in tasks.find(status="accepted")[0]
+        if "vector_store_save" in one["request"]
+    }
+    assert whose[save["path"]] == ("group:physics", "ada")
+    assert whose[SAVE["path"]] == ("bob", None)
 
 
 @pytest.mark.parametrize(

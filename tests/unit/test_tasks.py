@@ -13,7 +13,7 @@ from mlaas import events
 from mlaas.documents import connect
 from mlaas.errors import InvalidRequest, NotFound
 from mlaas.heartbeats import Watch
-from mlaas.tasks import MAX_ATTEMPTS, Cancelled, Superseded, Tasks
+from mlaas.tasks import MAX_ATTEMPTS, Cancelled, Ownership, Superseded, Tasks
 
 REQUEST = {"model": {"path": "m", "objective": "masked-lm"}}
 
@@ -192,3 +192,41 @@ def test_an_event_that_would_be_too_large_leaves_the_history_out_and_the_task_ke
     assert "history" not in event.data
     assert event.data["evaluation"] == {"accuracy": 1.0}
     assert tasks.get(task_id)["history"]["loss"] == history["loss"]
+
+
+def test_a_claimed_task_is_whose_the_claim_says_through_all_of_its_events(tasks: Tasks) -> None:
+    asked = events.new("train", {**REQUEST, "owner": "eve"}, source=events.HTTP_SOURCE, id="k1")
+    unclaimed = tasks.accept("index", REQUEST, asked, publish=False)
+    task_id = tasks.claim("train", "k1", Ownership("group:physics", "ada"))
+    tasks.claim("train", "k1", Ownership("eve", "eve"))
+    accepted = tasks.accept("train", REQUEST, asked, publish=True)
+    run = tasks.begin(task_id)
+    tasks.finish(run, "succeeded")
+    assert accepted["subject"] == task_id
+    assert [(event.data["owner"], event.data["asked_by"]) for _, event in tasks.owed()] == [("group:physics", "ada")] * 2
+    assert tasks.ownership(task_id) == Ownership("group:physics", "ada")
+    assert tasks.ownership(unclaimed["subject"]) == tasks.ownership("absent") == Ownership()
+
+
+def test_an_event_makes_a_task_with_the_same_ids_whether_it_is_claimed_or_not(tasks: Tasks, tmp_path: Path) -> None:
+    cause = events.new("train", REQUEST, source=events.HTTP_SOURCE, id="k1")
+    other = connect(f"sqlite:///{tmp_path}/other.sqlite")
+    tasks.claim("train", "k1", Ownership("ada", "ada"))
+    claimed, unclaimed = (one.accept("train", REQUEST, cause, publish=False) for one in (tasks, Tasks(other)))
+    other.close()
+    assert (claimed["id"], claimed["subject"]) == (unclaimed["id"], unclaimed["subject"])
+
+
+def test_a_claim_of_a_request_over_http_is_none_of_an_event_with_the_same_id(tasks: Tasks) -> None:
+    tasks.claim("train", "k1", Ownership("ada", "ada"))
+    accepted = tasks.accept("train", REQUEST, events.new("train", REQUEST, source="/somewhere", id="k1"), publish=False)
+    assert "owner" not in accepted.data
+
+
+def test_tasks_are_found_and_counted_by_owner(tasks: Tasks) -> None:
+    for id, owner in (("1", "ada"), ("2", "bob"), ("3", "group:physics"), ("4", None)):
+        tasks.accept("train", REQUEST, cause(id), publish=False, ownership=Ownership(owner))
+    assert [one["owner"] for one in tasks.find(owners=("ada", "group:physics"))[0]] == ["group:physics", "ada"]
+    assert tasks.find(owners=("nobody",))[0] == []
+    assert tasks.counts(("ada", "group:physics"))["accepted"] == 2
+    assert tasks.counts()["accepted"] == 4

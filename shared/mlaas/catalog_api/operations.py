@@ -209,7 +209,7 @@ def uploaded(asked: Asked, stream: IO[bytes], length: int | None = None) -> cont
         received.receive(stream, file, *_most(asked, said), length=length)
         asked.require_owner()  # the upload may have taken minutes
         room = partial(asked.quotas.held, _owner(asked, said)) if asked.quotas else uploads.unlimited
-        done = uploads.take(asked.kind, asked.name, file, uploads.About.of(said), asked.settings, room)
+        done = uploads.take(asked.kind, asked.name, file, uploads.About.of(said, asked.principal.subject), asked.settings, room)
     where = shown.href(asked.kind, asked.name)
     if done.version is None:
         return contracts.Uploaded(status="pending", task_id=done.task_id, href=where)

@@ -21,7 +21,7 @@ from ..documents import shared
 from ..errors import InvalidRequest, TooLarge
 from ..settings import Settings
 from ..storage import manifests
-from ..tasks import Tasks
+from ..tasks import Ownership, Tasks
 from . import tables
 
 __all__ = ["About", "Outcome", "Room", "take", "unlimited"]
@@ -43,10 +43,11 @@ class About:
     licence: str | None = None
     parent: Mapping[str, str] | None = None
     dataset: Mapping[str, str] | None = None
+    asked_by: str | None = None
 
     @classmethod
-    def of(cls, said: UploadQuery) -> About:
-        """What a request says."""
+    def of(cls, said: UploadQuery, asked_by: str | None = None) -> About:
+        """What a request of the subject `asked_by` says."""
         entry = {name: value for name in ("owner", "description", "licence") if (value := getattr(said, name))}
         return cls(
             entry={**entry, "tags": said.tag, "languages": said.language, "visibility": said.visibility},
@@ -54,6 +55,7 @@ class About:
             licence=said.licence,
             parent=_reference(said.parent),
             dataset=_reference(said.dataset),
+            asked_by=asked_by,
         )
 
 
@@ -149,7 +151,8 @@ def _checkpoint(catalog: Catalog, name: str, folder: Path, names: list[str], abo
     request = parse(ModelRequest, asked).model_dump(exclude_none=True)
     catalog.entries.ensure("models", name, about.entry)
     cause = events.new("model", request, source="/mlaas/uploads", id=f"{name}/{digest}")
-    accepted = Tasks(shared(settings)).accept("model", request, cause, publish=True)
+    ownership = Ownership(about.entry.get("owner"), about.asked_by)
+    accepted = Tasks(shared(settings)).accept("model", request, cause, publish=True, ownership=ownership)
     return Outcome(task_id=str(accepted.data["task_id"]))
 
 

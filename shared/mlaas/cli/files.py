@@ -133,7 +133,7 @@ def _task(capability: str, request: Mapping[str, Any], versions: list[str], aske
     content = [capability, request, versions]
     for attempt in itertools.count():
         key = hashlib.sha256(json.dumps([*content, attempt], sort_keys=True).encode()).hexdigest()[:32]
-        cause = events.new(capability, {}, source="/mlaas/client" if asked.kafka else "/mlaas/http", id=key)
+        cause = events.new(capability, {}, source="/mlaas/client" if asked.kafka else events.HTTP_SOURCE, id=key)
         known = tasks.known(capability, cause)
         if not known:
             return str(_ask(capability, request, asked, key)["task_id"])

@@ -76,7 +76,7 @@ class Documents(Protocol):
         """Replace the document durably; False, and no change, if it is no longer as it was in `stored`."""
 
     def find(self, collection: str, match: Mapping[str, Any], *, limit: int = 100, before: str | None = None) -> list[Stored]:
-        """Up to `limit` documents whose fields equal `match`, or lie in a `Between`, newest first.
+        """Up to `limit` documents whose fields equal `match`, lie in a `Between`, or are one of the texts of a tuple, newest first.
 
         `before` is the cursor of a previous page's last document.
         """

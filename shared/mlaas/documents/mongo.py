@@ -109,7 +109,13 @@ def _errors() -> Iterator[None]:
 
 
 def _query(match: Mapping[str, Any]) -> Raw:
-    return {f"state.body.{field}": _range(value) if isinstance(value, Between) else value for field, value in match.items()}
+    return {f"state.body.{field}": _condition(value) for field, value in match.items()}
+
+
+def _condition(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return {"$in": list(value)}
+    return _range(value) if isinstance(value, Between) else value
 
 
 def _range(between: Between) -> Raw:

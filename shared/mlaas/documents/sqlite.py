@@ -112,6 +112,10 @@ def _where(collection: str, match: Mapping[str, Any]) -> tuple[str, list[Any]]:
     where, values = ["collection = ?"], [collection]
     for field, value in match.items():
         column = f"json_extract(body, '$.{_plain(field)}')"
+        if isinstance(value, tuple):
+            where.append(f"{column} IN ({', '.join('?' * len(value))})")
+            values += value
+            continue
         ends = ((">=", value.low), ("<", value.high)) if isinstance(value, Between) else (("=", value),)
         if isinstance(value, Between):
             where.append(f"typeof({column}) = 'text'")

@@ -13,7 +13,7 @@ from ..contracts import IndexAfter, IndexRequest, ModelRef, parse
 from ..documents import shared
 from ..errors import NotFound
 from ..settings import Settings, current
-from ..tasks import Tasks
+from ..tasks import Ownership, Tasks
 
 __all__ = ["accept", "follow"]
 
@@ -42,11 +42,15 @@ def follow(succeeded: CloudEvent) -> None:
     """After a training: accept a build for each index that the training asked for, and for each that follows its model."""
     settings = current()
     tasks, catalog = Tasks(shared(settings)), Catalog(shared(settings))
-    for name, request in _followers(succeeded.data, catalog):
-        tasks.accept("index", request, succeeded, part=name, publish=True)
+    training = tasks.ownership(succeeded.data["task_id"])
+    for name, request, asked in _followers(succeeded.data, catalog):
+        entry = catalog.entries.get("indexes", name)
+        ownership = training if asked else Ownership(owner=entry.owner if entry else None)
+        tasks.accept("index", request, succeeded, part=name, publish=True, ownership=ownership)
 
 
-def _followers(task: dict[str, Any], catalog: Catalog) -> Iterator[tuple[str, dict[str, Any]]]:
+def _followers(task: dict[str, Any], catalog: Catalog) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Name and request of each index, and whether the training asked for it; the others belong to whom they did before."""
     model = task["result"]["model"]
     asked = [parse(IndexAfter, item) for item in task["request"].get("index_after", [])]
     names = set()
@@ -54,10 +58,10 @@ def _followers(task: dict[str, Any], catalog: Catalog) -> Iterator[tuple[str, di
         request = IndexRequest(model=item.model or ModelRef(name=model["name"]), **item.model_dump(exclude={"model"}))
         name = name_of(request.vector_store_save.path, request.vector_store_save.name)
         names.add(name)
-        yield name, request.model_dump(exclude_none=True)
+        yield name, request.model_dump(exclude_none=True), True
     for entry in catalog.followers(model["name"]):
         if entry["name"] not in names:
-            yield entry["name"], _repeated(entry["request"])
+            yield entry["name"], _repeated(entry["request"]), False
 
 
 def _repeated(request: dict[str, Any]) -> dict[str, Any]:

@@ -65,6 +65,8 @@ def _value(body: Any, field: str) -> Any:
 
 
 def _matches(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, tuple):
+        return value in wanted
     if not isinstance(wanted, Between):
         return bool(value == wanted)
     return isinstance(value, str) and (wanted.low or "") <= value and (wanted.high is None or value < wanted.high)

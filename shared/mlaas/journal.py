@@ -44,6 +44,7 @@ class Journal:
             "capability": known[0] if known else None,
             "time": event["time"],
             "chain": event.get("correlationid"),
+            "owner": event.data.get("owner") if isinstance(event.data, Mapping) else None,
             "event": events.to_json(event),
         }
         self.documents.insert(_COLLECTION, event["id"], body)
@@ -60,18 +61,20 @@ class Journal:
         chain: str | None = None,
         type: str | None = None,
         time: Between | None = None,
+        owners: tuple[str, ...] | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[Kept]:
         """Up to `limit` events, those kept last first. Raises InvalidRequest for a type that the platform does not have.
 
         `chain` is the correlation id of a chain, which is the id of its first event. `type` may be short: `train.succeeded`, or `train` for
-        all that a capability made known.
+        all that a capability made known. With `owners`, events of tasks that belong to one of them.
         """
         match: dict[str, Any] = {"task_id": task_id} if task_id else {}
         match |= {"chain": chain} if chain else {}
         match |= _types(type) if type else {}
         match |= {"time": time} if time else {}
+        match |= {"owner": owners} if owners is not None else {}
         return [_kept(stored) for stored in self.documents.find(_COLLECTION, match, limit=limit, before=before)]
 
 

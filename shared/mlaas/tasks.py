@@ -134,9 +134,9 @@ class Tasks:
         stored = self.documents.get(_COLLECTION, events.derived_id(cause["source"], cause["id"], capability, "task", ""))
         return events.from_json(stored.body["accepted"]) if stored else None
 
-    def get(self, task_id: str) -> dict[str, Any]:
-        """The task. Raises NotFound."""
-        return public(self._get(task_id).body)
+    def get(self, task_id: str, owners: tuple[str, ...] | None = None) -> dict[str, Any]:
+        """The task. Raises NotFound, with `owners` also for one that belongs to none of them."""
+        return public(self._get(task_id, owners).body)
 
     def is_to_end(self, task_id: str) -> bool:
         """Whether somebody asked for the task to be cancelled. Raises NotFound."""
@@ -211,9 +211,12 @@ class Tasks:
         """Record the final state and the completion event, in one write. Raises Superseded when the run lost its task."""
         self._finish(run.task_id, status, fields, run)
 
-    def cancel(self, task_id: str) -> dict[str, Any]:
-        """Ask for a task to be cancelled: at once if it is waiting, at its next report if it runs. Raises InvalidRequest if it ended."""
-        stored = self._get(task_id)
+    def cancel(self, task_id: str, owners: tuple[str, ...] | None = None) -> dict[str, Any]:
+        """Ask for a task to be cancelled: at once if it is waiting, at its next report if it runs.
+
+        Raises InvalidRequest if it ended, and NotFound as `get`.
+        """
+        stored = self._get(task_id, owners)
         if stored.body["task_status"] in FINAL:
             raise InvalidRequest(
                 f"the task has ended: {stored.body['task_status']}",
@@ -269,9 +272,9 @@ class Tasks:
         claim = self.documents.get(_CLAIMS, task_id)
         return claim.body if claim else {}
 
-    def _get(self, task_id: str) -> Stored:
+    def _get(self, task_id: str, owners: tuple[str, ...] | None = None) -> Stored:
         stored = self.documents.get(_COLLECTION, task_id)
-        if stored is None:
+        if stored is None or (owners is not None and stored.body.get("owner") not in owners):
             raise NotFound("there is no such task", field="task_id", remedy="`mlaas tasks` lists them.")
         return stored
 

@@ -40,6 +40,13 @@ class Principal:
             return False
         return owner.removeprefix(GROUP) in self.groups if owner.startswith(GROUP) else owner == self.subject
 
+    @property
+    def owners(self) -> tuple[str, ...] | None:
+        """Whose tasks and events this principal sees: its own and those of its groups; None for an administrator, who sees all."""
+        if self.has("admin"):
+            return None
+        return (self.subject, *sorted(f"{GROUP}{name}" for name in self.groups)) if self.subject else ()
+
     def owns(self, entry: Entry) -> bool:
         """Whether this principal may change an entry."""
         return self.has("admin") or (self.has("user") and self.may_be(entry.owner))

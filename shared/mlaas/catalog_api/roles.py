@@ -1,6 +1,6 @@
 """Who may do what: one table, from each operation of the REST interface and each page of the web app to the role that it needs.
 
-`owner` is a user to whom the entry belongs, by the subject or by a group; the other roles are the principal's own.
+`owner` is a user to whom the entry or task belongs, by the subject or by a group; the other roles are the principal's own.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ ROLES: Mapping[str, Role] = {
     "putAlias": "owner",
     "rollBackAlias": "owner",
     "deleteAlias": "owner",
+    # Of tasks and their events each user sees those of their own and of their groups.
     "listTasks": "user",
     "getTask": "user",
     "listEvents": "user",
-    "cancelTask": "admin",  # a task does not say whose it is
+    "cancelTask": "owner",
     "listChanges": "admin",
     "listQuotas": "reader",  # their own, and those of their groups
     "setQuotas": "admin",
@@ -66,7 +67,7 @@ ROLES: Mapping[str, Role] = {
     "web.build": "admin",
     "web.demo": "admin",
     "web.demo_live": "user",
-    "web.cancel": "admin",
+    "web.cancel": "owner",
     "web.parked": "admin",
     "web.letters": "admin",
     "web.replay": "admin",

@@ -116,7 +116,7 @@ def _asked(operation: Operation, path: dict[str, str], principal: Principal) -> 
         if_match=request.headers.get("If-Match"),
         if_none_match=request.headers.get("If-None-Match"),
     )
-    if operation.role == "owner":
+    if operation.role == "owner" and "name" in path:
         asked.require_owner()
     return asked
 

@@ -1,4 +1,7 @@
-"""The operations on tasks, and on the events that they made known. Only users see them: requests name data and places."""
+"""The operations on tasks, and on the events that they made known.
+
+Users see those of their own and of their groups, and nothing else is there for them: requests name data and places.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +25,25 @@ _CURSOR = re.compile(r"[0-9]{1,19}:[ -~]{1,200}")
 
 def list_tasks(asked: Asked) -> Answer:
     query: contracts.TasksQuery = asked.query
-    found, following = _tasks(asked).find(status=query.status, limit=query.limit, before=cursor(query.cursor))
+    found, following = _tasks(asked).find(
+        status=query.status, owners=asked.principal.owners, limit=query.limit, before=cursor(query.cursor)
+    )
     return contracts.TaskPage(items=[Task.model_validate(one) for one in found], next=following)
 
 
 def get_task(asked: Asked) -> Answer:
-    return Task.model_validate(_tasks(asked).get(asked.path["task"]))
+    return Task.model_validate(_tasks(asked).get(asked.path["task"], asked.principal.owners))
 
 
 def cancel_task(asked: Asked) -> Answer:
-    return Task.model_validate(_tasks(asked).cancel(asked.path["task"]))
+    return Task.model_validate(_tasks(asked).cancel(asked.path["task"], asked.principal.owners))
 
 
 def list_events(asked: Asked) -> Answer:
     query: contracts.EventsQuery = asked.query
     when, before = span(query.since, query.until), cursor(query.cursor)
-    found = Journal(shared(asked.settings)).find(task_id=query.task, type=query.type, time=when, limit=query.limit, before=before)
+    journal, owners = Journal(shared(asked.settings)), asked.principal.owners
+    found = journal.find(task_id=query.task, type=query.type, time=when, owners=owners, limit=query.limit, before=before)
     items = [contracts.EventShown(id=one.id, task_id=one.task_id, type=one.type, time=one.time, event=to_json(one.event)) for one in found]
     return contracts.EventPage(items=items, next=found[-1].cursor if len(found) == query.limit else None)
 

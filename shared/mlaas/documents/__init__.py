@@ -28,7 +28,7 @@ INDEXED: Mapping[str, tuple[str, ...]] = {
     "entries": ("kind", "owner"),
     "usage": ("kind",),
     "ledger": ("status", "event_id"),
-    "events": ("task_id", "type", "capability", "time", "chain"),
+    "events": ("task_id", "type", "capability", "time", "chain", "owner"),
     "replays": (),
     "quotas": (),
     "quota_requests": (),

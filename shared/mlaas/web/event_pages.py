@@ -48,8 +48,9 @@ def listed(visit: Visit) -> Any:
     found: list[Kept] = []
     refused: MlaasError | None = None
     try:
-        journal = Journal(visit.documents)
-        found = journal.find(task_id=asked.get("task"), type=asked.get("type"), limit=LISTED, before=cursor(asked.get("before")))
+        journal, before = Journal(visit.documents), cursor(asked.get("before"))
+        owners = visit.principal.owners
+        found = journal.find(task_id=asked.get("task"), type=asked.get("type"), owners=owners, limit=LISTED, before=before)
     except InvalidRequest as error:
         refused = error
     return visit.show(
@@ -59,14 +60,14 @@ def listed(visit: Visit) -> Any:
         asked=asked,
         capabilities=events.CAPABILITIES,
         refused=refused,
-        parked=Ledger(visit.documents).parked_count(),
+        parked=Ledger(visit.documents).parked_count() if visit.principal.has("admin") else None,
     )
 
 
 def chain(visit: Visit) -> Any:
     """All that followed from one request, in the order of time."""
     id = flask.request.args.get("id", "")
-    found = Journal(visit.documents).find(chain=id, limit=CHAIN) if id else []
+    found = Journal(visit.documents).find(chain=id, owners=visit.principal.owners, limit=CHAIN) if id else []
     if not found:
         raise NotFound("there is no such chain of events", field="id", remedy="Begin at the list of events.")
     steps = _steps(sorted((one.event for one in found), key=lambda event: (event["time"], event["id"])), id)

@@ -32,7 +32,7 @@ def start(visit: Visit) -> Any:
         more |= {"kind": "models", "name": entry.name, "version": entry.latest, "trial": CLASSIFY}
     elif visit.principal.has("user"):
         more["waited"] = _waited(visit)
-    counts = Tasks(visit.documents).counts() if visit.principal.has("user") else None
+    counts = Tasks(visit.documents).counts(visit.principal.owners) if visit.principal.has("user") else None
     totals = {kind: page.total for kind, page in found.items()}
     return visit.show("start.html", hottest=hottest, totals=totals, counts=counts, **more)
 

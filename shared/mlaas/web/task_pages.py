@@ -24,8 +24,9 @@ def tasks(visit: Visit) -> Any:
     """Tasks, newest first."""
     asked = flask.request.args.get("status")
     status = asked if asked in STATUSES else None
-    found, following = Tasks(visit.documents).find(status=status, limit=LISTED, before=cursor(flask.request.args.get("before") or None))
-    counts = Tasks(visit.documents).counts()
+    kept, owners, before = Tasks(visit.documents), visit.principal.owners, cursor(flask.request.args.get("before") or None)
+    found, following = kept.find(status=status, owners=owners, limit=LISTED, before=before)
+    counts = kept.counts(owners)
     return visit.show("tasks.html", tasks=found, following=following, chosen=status, statuses=STATUSES, counts=counts)
 
 
@@ -41,14 +42,14 @@ def live(visit: Visit, task_id: str) -> Any:
 
 def cancel(visit: Visit, task_id: str) -> Any:
     """Ask for the end of a task, and go back to its page."""
-    Tasks(visit.documents).cancel(task_id)
+    Tasks(visit.documents).cancel(task_id, visit.principal.owners)
     return flask.redirect(f"/web/tasks/{task_id}", 303)
 
 
 def about(visit: Visit, task_id: str) -> dict[str, Any]:
-    """What is shown of a task. Raises NotFound."""
+    """What is shown of a task. Raises NotFound, also for one that the visitor may not see."""
     kept = Tasks(visit.documents)
-    found = kept.get(task_id)
+    found = kept.get(task_id, visit.principal.owners)
     request, stats = found["request"], found["stats"]
     elapsed = stats.get("elapsed")
     if elapsed is None and (started := stats.get("started")):

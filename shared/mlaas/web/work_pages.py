@@ -80,7 +80,7 @@ def _shown(visit: Visit, capability: str, form: Form) -> Callable[..., Any]:
 def _started(visit: Visit, form: Form) -> Written:
     """An empty form, or one with what a task asked for."""
     if task_id := flask.request.args.get("task"):
-        kept = Tasks(visit.documents).get(task_id)["request"]
+        kept = Tasks(visit.documents).get(task_id, visit.principal.owners)["request"]
         request = parse(form.contract, kept).model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         given, whole = form.given(request)
         written = Written.of_fields(form, given)

@@ -14,11 +14,12 @@ import werkzeug.test
 
 from mlaas import documents, http_server, models, serve, settings
 from mlaas import served as served_counts
-from mlaas.catalog_api import request_counts
+from mlaas.catalog_api import oidc, request_counts
 from mlaas.local.processes import free_port
 from mlaas.settings import Settings
 from mlaas.testing import web_platform
 from mlaas.testing.homes import tiny_home
+from mlaas.testing.local_issuer import LocalIssuer
 from mlaas.testing.s3_server import S3Server, credentials, running_s3_server
 from mlaas.testing.web_home import TOKEN, web_home
 
@@ -51,6 +52,30 @@ def home(home_settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     request_counts.forget()
     documents.shared().close()
     settings.current.cache_clear()
+
+
+@pytest.fixture
+def issuer() -> Iterator[LocalIssuer]:
+    """An OpenID Connect issuer."""
+    made = LocalIssuer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def configured(home: Settings, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """This process takes the issuer's tokens, and MLAAS_TOKEN, which is `t`; `configured(name=value)` lets more of its settings be other ones."""
+
+    def configure(**more: Any) -> None:
+        values = {"token": "t", "oidc_issuer": issuer.url, "oidc_audience": "mlaas"}
+        values |= {"oidc_role_map": "*=reader,ml-users=user,ml-admins=admin", **{name: str(value) for name, value in more.items()}}
+        for name, value in settings.named(**values).items():
+            monkeypatch.setenv(name, value)
+        settings.current.cache_clear()
+        oidc._issuer.cache_clear()
+
+    configure()
+    return configure
 
 
 @pytest.fixture

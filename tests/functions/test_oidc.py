@@ -6,7 +6,7 @@ import base64
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
@@ -15,32 +15,17 @@ import requests
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from mlaas import settings
 from mlaas.catalog import Catalog
 from mlaas.catalog_api import oidc
 from mlaas.documents import shared
-from mlaas.settings import BadSetting, Settings, load
+from mlaas.settings import BadSetting, load
 from mlaas.testing.local_issuer import LocalIssuer
 
-ROLE_MAP = "*=reader,ml-users=user,ml-admins=admin"
 ROWS = b"text,label\nINFN Frascati,LNF\nINFN Pisa,PI\n"
 
 
 @pytest.fixture
-def issuer() -> Iterator[LocalIssuer]:
-    made = LocalIssuer()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def url(home: Settings, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch, served: Callable[[str], str]) -> str:
-    monkeypatch.setenv("MLAAS_TOKEN", "t")
-    monkeypatch.setenv("MLAAS_OIDC_ISSUER", issuer.url)
-    monkeypatch.setenv("MLAAS_OIDC_AUDIENCE", "mlaas")
-    monkeypatch.setenv("MLAAS_OIDC_ROLE_MAP", ROLE_MAP)
-    settings.current.cache_clear()
-    oidc._issuer.cache_clear()
+def url(configured: Callable[..., None], served: Callable[[str], str]) -> str:
     catalog = Catalog(shared())
     for name, visibility, owner in (
         ("minilm", "public", None),

@@ -16,7 +16,7 @@ from mlaas import serve, settings
 from mlaas.catalog import Catalog
 from mlaas.catalog_api import oidc
 from mlaas.documents import shared
-from mlaas.settings import BadSetting, Settings, load
+from mlaas.settings import BadSetting, load
 from mlaas.testing import web_platform
 from mlaas.testing.local_issuer import LocalIssuer
 from mlaas.web import issuer_pages
@@ -33,14 +33,9 @@ def issuer() -> Iterator[LocalIssuer]:
 
 
 @pytest.fixture
-def configure(home: Settings, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> Configure:
+def configure(configured: Configure) -> Configure:
     def configure(**more: str) -> None:
-        values = {"oidc_issuer": issuer.url, "oidc_audience": "mlaas", "oidc_client_id": "mlaas-web", "token": "t"}
-        values |= {"oidc_role_map": "*=reader,ml-users=user,ml-admins=admin", **more}
-        for name, value in settings.named(**values).items():
-            monkeypatch.setenv(name, value)
-        settings.current.cache_clear()
-        oidc._issuer.cache_clear()
+        configured(**{"oidc_client_id": "mlaas-web", **more})
 
     configure()
     return configure

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from mlaas import settings
 from mlaas.catalog import Catalog
-from mlaas.catalog_api import oidc, quotas, received, request_counts
+from mlaas.catalog_api import quotas, received, request_counts
 from mlaas.catalog_api.roles import ROLES
 from mlaas.cli import app
 from mlaas.documents import shared
@@ -35,33 +35,6 @@ from mlaas.testing.local_issuer import LocalIssuer
 ROOT = Path(__file__).parents[2]
 TOKEN = {"Authorization": "Bearer t"}
 ROWS = b"text,label\nINFN Frascati,LNF\nINFN Pisa,PI\n"
-
-
-@pytest.fixture
-def issuer() -> Iterator[LocalIssuer]:
-    made = LocalIssuer()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def configured(home: Settings, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let the settings be these, beside those of the issuer."""
-
-    def configure(**values: Any) -> None:
-        where = {
-            "token": "t",
-            "oidc_issuer": issuer.url,
-            "oidc_audience": "mlaas",
-            "oidc_role_map": "*=reader,ml-users=user,ml-admins=admin",
-        }
-        for name, value in settings.named(**where, **{name: str(value) for name, value in values.items()}).items():
-            monkeypatch.setenv(name, value)
-        settings.current.cache_clear()
-        oidc._issuer.cache_clear()
-
-    configure()
-    return configure
 
 
 def of(issuer: LocalIssuer, sub: str, *groups: str, **claims: Any) -> dict[str, str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import requests
 
 from mlaas import events, outbox, settings
-from mlaas.catalog_api import oidc
 from mlaas.documents import shared
-from mlaas.settings import Settings
 from mlaas.tasks import Ownership, Tasks
 from mlaas.testing.local_issuer import LocalIssuer
 
@@ -18,20 +16,8 @@ OWNERS = {"of-ada": "ada", "of-bob": "bob", "of-physics": "group:physics", "of-n
 
 
 @pytest.fixture
-def issuer() -> Iterator[LocalIssuer]:
-    made = LocalIssuer()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def who(home: Settings, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str]]:
+def who(configured: Callable[..., None], issuer: LocalIssuer) -> Callable[..., dict[str, str]]:
     """The headers of a user, who is in these groups as well."""
-    where = {"token": "t", "oidc_issuer": issuer.url, "oidc_audience": "mlaas"}
-    for name, value in settings.named(**where, oidc_role_map="*=reader,ml-users=user,ml-admins=admin").items():
-        monkeypatch.setenv(name, value)
-    settings.current.cache_clear()
-    oidc._issuer.cache_clear()
 
     def headers(sub: str, *groups: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {issuer.token(sub=sub, groups=list(groups) or ['ml-users'])}"}

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import requests
 
-from mlaas import settings
 from mlaas.catalog import Catalog, audit
-from mlaas.catalog_api import oidc
 from mlaas.documents import shared
-from mlaas.settings import Settings
 from mlaas.testing.local_issuer import LocalIssuer
 
 PAGE = "/web/models/minilm"
@@ -39,19 +36,7 @@ class Browser(requests.Session):
 
 
 @pytest.fixture
-def issuer() -> Iterator[LocalIssuer]:
-    made = LocalIssuer()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def url(home: Settings, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch, served: Callable[[str], str]) -> str:
-    of_issuer = {"oidc_issuer": issuer.url, "oidc_audience": "mlaas", "oidc_role_map": "*=reader,ml-users=user"}
-    for name, value in settings.named(token="t", **of_issuer).items():
-        monkeypatch.setenv(name, value)
-    settings.current.cache_clear()
-    oidc._issuer.cache_clear()
+def url(configured: Callable[..., None], served: Callable[[str], str]) -> str:
     catalog = Catalog(shared())
     first = catalog.resolve("models", "minilm")
     known = {name: first[name] for name in ("path", "storage_type", "objective")}

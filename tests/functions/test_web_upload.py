@@ -6,16 +6,15 @@ import io
 import re
 import tracemalloc
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from mlaas import models, settings, storage
+from mlaas import models, storage
 from mlaas.catalog import Catalog, audit
-from mlaas.catalog_api import oidc
 from mlaas.contracts import ModelRef
 from mlaas.documents import shared
 from mlaas.settings import Settings
@@ -27,19 +26,8 @@ LIMIT = 8 * 1024**2
 
 
 @pytest.fixture
-def issuer() -> Iterator[LocalIssuer]:
-    made = LocalIssuer()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def url(home: Settings, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch, served: Callable[[str], str]) -> str:
-    of_issuer = {"oidc_issuer": issuer.url, "oidc_audience": "mlaas", "oidc_role_map": "*=reader,ml-users=user"}
-    for name, value in settings.named(token="t", upload_bytes=str(LIMIT), **of_issuer).items():
-        monkeypatch.setenv(name, value)
-    settings.current.cache_clear()
-    oidc._issuer.cache_clear()
+def url(configured: Callable[..., None], served: Callable[[str], str]) -> str:
+    configured(upload_bytes=LIMIT)
     return served("catalog")
 
 

@@ -23,7 +23,7 @@ SAME = 1e-3  # what answers in one variant may differ by, whatever provider comp
 MARGIN = 1e-4  # what those to the probes may: rounding in float32 makes a hundredth of it, bfloat16 or TF32 many times as much
 BROKEN = 0.1  # what no variant's answers differ by: OpenVINO has mixed up the inputs of graphs that do not use all of theirs
 SENTENCE = "The experiment measures the decay of a neutral particle near Frascati, Italy (2015). "
-PROBE_TOKENS = {True: 1024, False: 128}  # of the longest probe, where the variant is the same and where it is another
+PROBE_TOKENS, VARIANT_PROBE_TOKENS = 1024, 128  # of the longest probe, and of that to another variant
 
 
 def token_budget(provider: str) -> int:
@@ -39,14 +39,15 @@ def move(model: Any, open_session: Callable[[], onnxruntime.InferenceSession], v
     end on the session that they began with. Another `variant` is one that requests allowed, and says so in their answers; it may
     differ by less than BROKEN.
     """
+    longest, margin = (PROBE_TOKENS, MARGIN) if variant == model.variant else (VARIANT_PROBE_TOKENS, BROKEN)
     try:
         session = open_session()
-        difference = _difference(model, session, PROBE_TOKENS[variant == model.variant])
+        difference = _difference(model, session, longest)
     except Exception as error:  # whatever it is: the model answers as before
         log.warning("engine.not_moved", extra={"fields": {"model": model.bundle.digest, "error": type(error).__name__}})
         return False
     fields = {"model": model.bundle.digest, "provider": session.get_providers()[0], "variant": variant, "difference": difference}
-    if not difference <= (MARGIN if variant == model.variant else BROKEN):
+    if not difference <= margin:
         log.warning("engine.not_moved", extra={"fields": fields})
         return False
     moved = model.on(session, variant)

@@ -51,18 +51,17 @@ def _one_of(*names: str) -> Callable[[str], str]:
     return lambda text: known[text.strip().upper()]
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+def _at_least(least: int) -> Callable[[str], int]:
+    def parsed(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise ValueError(text)
+        return number
+
+    return parsed
 
 
-def _natural(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
+_natural, _positive = _at_least(0), _at_least(1)
 
 
 def _share(text: str) -> float:

@@ -11,7 +11,7 @@ import pytest
 from mlaas.catalog import Catalog
 from mlaas.catalog_api import quotas
 from mlaas.catalog_api.access import Principal
-from mlaas.catalog_api.quotas import Quotas, owners_of
+from mlaas.catalog_api.quotas import Quotas
 from mlaas.catalog_api.request_counts import MOST, Counts
 from mlaas.documents import Documents
 from mlaas.errors import QuotaExceeded, TooLarge
@@ -98,13 +98,14 @@ def test_a_new_day_begins_at_midnight_in_utc(documents: Documents, monkeypatch: 
 
 def test_a_request_counts_for_each_group_or_for_nobody(documents: Documents) -> None:
     counts, of = Counts(), kept(documents, quota_requests_per_day=10, quota_group_requests_per_day=3)
-    ada, bob = owners_of(Principal("ada", "user", frozenset({"physics"}))), owners_of(Principal("bob", "user", frozenset({"physics"})))
+    ada, bob = (Principal(name, "user", frozenset({"physics"})).owners or () for name in ("ada", "bob"))
     assert [taken(counts, of, *ada), taken(counts, of, *bob), taken(counts, of, *ada)] == [True] * 3
     with pytest.raises(QuotaExceeded, match="the group physics has"):
         counts.take(of, bob)
     counts.give_back()
     assert (used(documents, "ada"), used(documents, "bob"), used(documents, "group:physics")) == (2, 1, 3)
-    assert owners_of(Principal("root", "admin", frozenset({"physics"}))) == owners_of(Principal(None)) == []
+    assert Principal("root", "admin", frozenset({"physics"})).owners is None
+    assert Principal(None).owners == ()
     counts.forget()
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ..documents import Documents, Stored
+from ..documents import Documents, Stored, every
 from ..errors import Outdated, Unavailable
 from .kinds import Kind, now
 
@@ -19,7 +19,6 @@ __all__ = ["Entries", "Entry", "Visibility", "precisions"]
 
 COLLECTION = "entries"
 Visibility = Literal["public", "institute", "private"]
-_PAGE = 500
 _CHANGED_AT_PUBLICATION = ("task", "latest", "updated", "precisions")
 
 
@@ -91,23 +90,17 @@ class Entries:
     def all(self, kind: Kind) -> list[Entry]:
         """Every entry of a kind that has a version."""
         self._complete(kind)
-        return [entry for stored in self._pages(COLLECTION, {"kind": kind}) if (entry := _entry(stored)).latest]
+        return [entry for stored in every(self.documents, COLLECTION, {"kind": kind}) if (entry := _entry(stored)).latest]
 
     def _complete(self, kind: Kind) -> None:
         """Once for each kind: an entry for each name that was published before there were any."""
         marker = f"complete/{kind}"
         if self.documents.get(COLLECTION, marker):
             return
-        for stored in self._pages(kind, {}):  # newest first: the first of a name is its latest
+        for stored in every(self.documents, kind, {}):  # newest first: the first of a name is its latest
             if "name" in stored.body:
                 self.ensure(kind, stored.body["name"], {}, version=stored.body)
         self.documents.insert(COLLECTION, marker, {"since": now()})
-
-    def _pages(self, collection: str, match: Mapping[str, Any]) -> list[Stored]:
-        found: list[Stored] = []
-        while page := self.documents.find(collection, match, limit=_PAGE, before=found[-1].cursor if found else None):
-            found += page
-        return found
 
     def _is_there(self, kind: Kind, entry: Stored) -> bool:
         stored = self.documents.get(kind, f"{entry.body['name']}/{entry.body['latest']}")

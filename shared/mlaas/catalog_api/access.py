@@ -42,7 +42,10 @@ class Principal:
 
     @property
     def owners(self) -> tuple[str, ...] | None:
-        """Whose tasks and events this principal sees: its own and those of its groups; None for an administrator, who sees all."""
+        """Whose tasks and events this principal sees, and whose quotas hold for it: its own and those of its groups.
+
+        None for an administrator, who sees all and has no quota.
+        """
         if self.has("admin"):
             return None
         return (self.subject, *sorted(f"{GROUP}{name}" for name in self.groups)) if self.subject else ()

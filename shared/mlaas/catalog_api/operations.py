@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
@@ -153,13 +153,14 @@ def change_entry(asked: Asked) -> Answer:
     texts = {"description": changes["description"] or ""} if "description" in changes else {}
     if changes.get("visibility", "") is None:
         raise InvalidRequest("`visibility` cannot be empty", field="visibility", remedy="Use public, institute or private.")
-    given = {**changes, **lists, **texts}
+    room: AbstractContextManager[None] = nullcontext()
     if "owner" in changes:
         asked.principal.require_giving(changes["owner"])
         if asked.quotas and changes["owner"] != asked.entry().owner:
-            with asked.quotas.held(changes["owner"], quotas.size_of(asked.catalog, asked.kind, asked.name)):
-                return _entry(asked, asked.catalog.entries.change(asked.kind, asked.name, given, if_revision=asked.revision()))
-    return _entry(asked, asked.catalog.entries.change(asked.kind, asked.name, given, if_revision=asked.revision()))
+            room = asked.quotas.held(changes["owner"], quotas.size_of(asked.catalog, asked.kind, asked.name))
+    with room:
+        changed = asked.catalog.entries.change(asked.kind, asked.name, {**changes, **lists, **texts}, if_revision=asked.revision())
+    return _entry(asked, changed)
 
 
 def _entry(asked: Asked, entry: Entry) -> Answer:

@@ -18,20 +18,19 @@ from typing import Any
 
 from ..catalog import Catalog, Kind
 from ..catalog.contracts import QuotaOf, QuotaShown
-from ..documents import Documents, Stored
+from ..documents import Documents, every
 from ..errors import MlaasError, QuotaExceeded, TooLarge, Unavailable
 from ..settings import Settings
-from .access import GROUP, Principal
+from .access import GROUP
 
-__all__ = ["REQUESTS", "Quotas", "change", "now", "owners_of", "pages", "size_of", "today"]
+__all__ = ["MOMENT", "REQUESTS", "Quotas", "change", "midnight", "now", "size_of", "today"]
 
 REQUESTS = "quota_requests"  # the collection with the requests of each owner's last day
 _LIMITS, _STORAGE = "quotas", "quota_storage"
 _KEPT_SECONDS = 5.0  # for which a process believes the limits that it has read
 _HELD_SECONDS = 3600.0  # after which an upload that holds room is taken to have died
-_PAGE = 500
 _WINDOW = timedelta(days=30)
-_MOMENT = "%Y-%m-%dT%H:%M:%SZ"
+MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 log = logging.getLogger("mlaas")
 
@@ -46,11 +45,9 @@ def today() -> str:
     return now().date().isoformat()
 
 
-def owners_of(principal: Principal) -> list[str]:
-    """Whose quotas count for a principal: its own, and those of its groups. Nobody's for an administrator, and who is not known."""
-    if principal.has("admin") or principal.subject is None:
-        return []
-    return [principal.subject, *sorted(f"{GROUP}{name}" for name in principal.groups)]
+def midnight() -> datetime:
+    """When the next day begins."""
+    return (now() + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def change(documents: Documents, collection: str, key: str, make: Any) -> Any:
@@ -61,14 +58,6 @@ def change(documents: Documents, collection: str, key: str, make: Any) -> Any:
         if body is None or (documents.replace(collection, stored, body) if stored else documents.insert(collection, key, body)):
             return result
     raise Unavailable("this quota is being counted by others", retry_after=1)
-
-
-def pages(documents: Documents, collection: str, match: Mapping[str, Any]) -> Iterator[Stored]:
-    """Every document that matches, newest first."""
-    before = None
-    while page := documents.find(collection, match, limit=_PAGE, before=before):
-        yield from page
-        before = page[-1].cursor
 
 
 def size_of(catalog: Catalog, kind: Kind, name: str) -> int:
@@ -97,26 +86,25 @@ class Quotas:
 
     def owners(self) -> list[str]:
         """Everybody who has a limit of their own, has sent requests that count, or owns an entry; in order."""
-        found = {one.body.get("owner") for where in (_LIMITS, REQUESTS, "entries") for one in pages(self.documents, where, {})}
+        found = {one.body.get("owner") for where in (_LIMITS, REQUESTS, "entries") for one in every(self.documents, where, {})}
         return sorted(filter(None, found))
 
     def shown(self, owner: str) -> QuotaShown:
         """What an owner may use, and has used."""
         stored = self.documents.get(REQUESTS, owner)
         requests = stored.body["used"] if stored and stored.body["day"] == today() else 0
-        midnight = f"{(now() + timedelta(days=1)).date()}T00:00:00Z"
         trained, again = self.trained(owner)
         return QuotaShown(
             owner=owner,
-            requests_per_day=self._of(owner, "requests_per_day", requests, midnight),
+            requests_per_day=self._of(owner, "requests_per_day", requests, midnight().strftime(MOMENT)),
             storage_bytes=self._of(owner, "storage_bytes", self.stored_bytes(owner)),
-            training_seconds=self._of(owner, "training_seconds", int(trained), again.strftime(_MOMENT) if again else None),
+            training_seconds=self._of(owner, "training_seconds", int(trained), again.strftime(MOMENT) if again else None),
         )
 
     def stored_bytes(self, owner: str) -> int:
         """Bytes of all entries that belong to an owner."""
         catalog = Catalog(self.documents)
-        entries = pages(self.documents, "entries", {"owner": owner})
+        entries = every(self.documents, "entries", {"owner": owner})
         return sum(size_of(catalog, one.body["kind"], one.body["name"]) for one in entries)
 
     def room(self, owner: str | None) -> int | None:
@@ -166,7 +154,7 @@ class Quotas:
         """
         moment, limit = now(), self.limit(owner, "training_seconds")
         spans: list[tuple[datetime, float]] = []
-        for one in pages(self.documents, "tasks", {"owner" if owner.startswith(GROUP) else "asked_by": owner, "capability": "train"}):
+        for one in every(self.documents, "tasks", {"owner" if owner.startswith(GROUP) else "asked_by": owner, "capability": "train"}):
             stats = one.body["stats"]
             if _time(stats["submitted"]) < moment - 2 * _WINDOW:
                 break  # what waited for a month before it ran is not looked for
@@ -191,7 +179,7 @@ class Quotas:
                 raise QuotaExceeded(
                     f"{_whose(owner)} quota of {limit} seconds of training in 30 days is used up",
                     retry_after=max(1, int((again - now()).total_seconds())),
-                    remedy=f"Ask again at {again:{_MOMENT}}, or ask an administrator for more (`mlaas quotas set`).",
+                    remedy=f"Ask again at {again:{MOMENT}}, or ask an administrator for more (`mlaas quotas set`).",
                 )
 
     def _of(self, owner: str, name: str, used: int, resets: str | None = None) -> QuotaOf:
@@ -206,7 +194,7 @@ class Quotas:
 @lru_cache(maxsize=4)
 def _own(documents: Documents, _period: int) -> Mapping[str, Mapping[str, Any]]:
     """The limits that administrators have set, by owner."""
-    return {one.key: one.body for one in pages(documents, _LIMITS, {})}
+    return {one.key: one.body for one in every(documents, _LIMITS, {})}
 
 
 def _time(text: str) -> datetime:

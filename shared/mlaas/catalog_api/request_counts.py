@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from ..documents import Documents, shared
@@ -18,7 +17,7 @@ from ..errors import MlaasError, QuotaExceeded, Unavailable
 from ..settings import Settings
 from . import quotas
 from .access import GROUP, Principal
-from .quotas import Quotas, owners_of
+from .quotas import Quotas
 
 __all__ = ["MOST", "Counts", "close", "forget", "give_back", "take"]
 
@@ -133,13 +132,12 @@ def _count(documents: Documents, owner: str, day: str, number: int) -> None:
 
 
 def _used_up(owner: str, limit: int) -> QuotaExceeded:
-    moment = quotas.now()
-    midnight = (moment + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = quotas.midnight()
     whose = f"the group {owner.removeprefix(GROUP)} has" if owner.startswith(GROUP) else "you have"
     return QuotaExceeded(
         f"{whose} sent the {limit} requests of a day",
-        retry_after=int((midnight - moment).total_seconds()) + 1,
-        remedy=f"Go on at {midnight:%Y-%m-%dT%H:%M:%SZ}, or ask an administrator for more (`mlaas quotas set`).",
+        retry_after=int((midnight - quotas.now()).total_seconds()) + 1,
+        remedy=f"Go on at {midnight:{quotas.MOMENT}}, or ask an administrator for more (`mlaas quotas set`).",
     )
 
 
@@ -148,7 +146,7 @@ _COUNTS = Counts()
 
 def take(principal: Principal, settings: Settings) -> None:
     """Count a request of `principal` for its quota and those of its groups, in this process. Raises QuotaExceeded, Unavailable."""
-    if owners := owners_of(principal):
+    if owners := principal.owners:
         _COUNTS.take(Quotas(shared(settings), settings), owners)
 
 

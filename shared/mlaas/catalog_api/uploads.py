@@ -82,7 +82,7 @@ def take(kind: Kind, name: str, file: Path, about: About, settings: Settings, ro
         if ref:
             catalog.resolve(what, ref["name"], revision=ref["version"])  # type: ignore[arg-type]
     folder = _unpacked(file, settings)
-    with room(sum((folder / one).stat().st_size for one in manifests.files_of(folder))):
+    with room(manifests.size_of(folder, manifests.files_of(folder))):
         return _taken(catalog, kind, name, folder, about, settings)
 
 

@@ -7,7 +7,7 @@ completion event) is one document and so one write, on every backend, without tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,9 @@ from typing import Any, Protocol
 from ..errors import InvalidRequest
 from ..settings import Settings, current
 
-__all__ = ["INDEXED", "Between", "Documents", "Stored", "connect", "shared"]
+__all__ = ["INDEXED", "Between", "Documents", "Stored", "connect", "every", "shared"]
+
+_PAGE = 500  # documents that `every` reads at once
 
 # Fields that `find` matches often; the backends keep an index for each.
 INDEXED: Mapping[str, tuple[str, ...]] = {
@@ -86,6 +88,14 @@ class Documents(Protocol):
 
     def close(self) -> None:
         """Give up every connection."""
+
+
+def every(documents: Documents, collection: str, match: Mapping[str, Any]) -> Iterator[Stored]:
+    """All documents that match, newest first; they are read as they are asked for."""
+    before = None
+    while page := documents.find(collection, match, limit=_PAGE, before=before):
+        yield from page
+        before = page[-1].cursor
 
 
 def connect(url: str) -> Documents:

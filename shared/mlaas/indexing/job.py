@@ -97,7 +97,7 @@ def _publish(job: jobs.Job, request: IndexRequest, folder: Path, manifest: vecto
             "dimension": manifest.dimension,
             "index_types": manifest.index_types,
             "recall": manifest.measured_recall,
-            "bytes": sum((folder / one).stat().st_size for one in manifests.files_of(folder)),
+            "bytes": manifests.size_of(folder, manifests.files_of(folder)),
             "columns": looked.columns,
             "preview": looked.preview,
             "model_digest": manifest.model_digest,

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from ..errors import InvalidRequest, Unavailable
 from ..settings import Settings
 from .local_root import STAGING, inside, root_of, writing
-from .manifests import manifest_files, sync_folder
+from .manifests import manifest_files, size_of, sync_folder
 from .paths import checked_path
 from .progress import Progress
 
@@ -88,7 +88,7 @@ def _copy_file(source: BinaryIO, target: BinaryIO, progress: Progress | None, to
 
 def copy_files(folder: Path, files: list[str], target: Path, progress: Progress | None) -> None:
     """Copy `files` of `folder` into the folder `target`, durably."""
-    total = sum((folder / name).stat().st_size for name in files)
+    total = size_of(folder, files)
     done = 0
     for name in files:
         (target / name).parent.mkdir(parents=True, exist_ok=True)

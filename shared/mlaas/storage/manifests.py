@@ -30,6 +30,7 @@ __all__ = [
     "read_json_list",
     "records",
     "sha256_of",
+    "size_of",
     "sync_file",
     "sync_folder",
     "table",
@@ -93,6 +94,11 @@ def files_of(folder: Path) -> list[str]:
             if name in files:
                 names.append(relative)
     return sorted(names)
+
+
+def size_of(folder: Path, names: Iterable[str]) -> int:
+    """Bytes of the files `names` of `folder` together."""
+    return sum((folder / name).stat().st_size for name in names)
 
 
 def describe(folder: Path, names: Iterable[str]) -> dict[str, FileRecord]:

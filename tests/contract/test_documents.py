@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 from pymongo import MongoClient
 
+from mlaas import documents
 from mlaas.documents import INDEXED, Between, Documents, connect, mongo
 from mlaas.errors import InvalidRequest, Unavailable
+from mlaas.settings import load
 
 
 @pytest.fixture
@@ -209,6 +213,19 @@ def test_jobs_are_claimed_once_each_by_several_processes(url: str, opened: Docum
     with get_context("spawn").Pool(3) as pool:
         claims = [key for keys in pool.map(_claim_all, [url] * 3) for key in keys]
     assert sorted(claims) == sorted(map(str, range(60)))
+
+
+def test_threads_that_ask_for_the_process_store_at_once_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(url: str) -> Documents:
+        time.sleep(0.05)
+        return connect(url)
+
+    monkeypatch.setattr(documents, "_shared", lru_cache(maxsize=4)(slowly))
+    settings = load({"MLAAS_DOCUMENTS": f"sqlite:///{tmp_path}/one.sqlite"})
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: documents.shared(settings), range(8)))
+    assert len(found) == 1
+    found.pop().close()
 
 
 def test_a_store_that_is_away_is_unavailable_without_its_reason_in_the_text(tmp_path: Path) -> None:

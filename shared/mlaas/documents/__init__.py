@@ -7,6 +7,7 @@ completion event) is one document and so one write, on every backend, without tr
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -115,8 +116,11 @@ def connect(url: str) -> Documents:
 
 
 def shared(settings: Settings | None = None) -> Documents:
-    """This process's store."""
-    return _shared((settings or current()).documents_url)
+    """This process's store; one, however many threads ask for it first at the same time."""
+    url = (settings or current()).documents_url
+    with _opening:
+        return _shared(url)
 
 
+_opening = threading.Lock()  # a cache alone calls for each of those that ask before the first has its answer
 _shared = lru_cache(maxsize=4)(connect)

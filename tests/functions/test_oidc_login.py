@@ -225,6 +225,7 @@ def test_a_session_is_over_with_its_id_token(url: str, issuer: LocalIssuer, monk
     browser = requests.Session()
     come_back(browser, approve(begin(browser, url)))
     assert "minilm" in browser.get(f"{url}/web/models").text
+    browser.close()  # a kept connection would be as old as the clock says, and be closed for it
     monkeypatch.setattr(time, "time", lambda was=time.time: was() + 301)
     assert "minilm" not in browser.get(f"{url}/web/models").text
 
